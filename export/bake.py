@@ -1,0 +1,41 @@
+"""Makes masks permanent: Subnet layers become stock Keras layers."""
+
+import keras
+
+from iterand_tf import SubnetLayer
+
+
+def bake(model: keras.Model) -> keras.Model:
+    """A copy of a model in which each Subnet layer is a stock Keras layer with `where(mask, kernel, 0)`.
+
+    Nested models are baked too. The copy computes the same outputs and loads where iterand_tf is not installed.
+
+    Args:
+        model: a built functional or Sequential model; it is not changed.
+
+    Raises:
+        ValueError: if the model is subclassed or not built.
+
+    >>> import iterand_tf
+    >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(2, sparsity=0.5)])
+    >>> [type(layer).__name__ for layer in bake(model).layers]
+    ['Dense']
+    """
+    if not model.built or not (isinstance(model, keras.Sequential) or hasattr(model, "operations")):
+        raise ValueError(
+            "bake takes a built functional or Sequential model; wrap a subclassed model in keras.Model(inputs, outputs). "
+            f"Received: model={model.name} of class {type(model).__name__}"
+        )
+    copies: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+
+    def stock_layer(layer):
+        if isinstance(layer, SubnetLayer):
+            return layer.to_dense()
+        copy = type(layer).from_config(layer.get_config())
+        copies.append((layer, copy))
+        return copy
+
+    baked = keras.models.clone_model(model, clone_function=stock_layer, recursive=True)
+    for layer, copy in copies:
+        copy.set_weights(layer.get_weights())
+    return baked

@@ -1,0 +1,165 @@
+"""SavedModels in TensorFlow Serving's layout: EXPORT_DIR/VERSION/saved_model.pb."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from export.bake import bake
+from export.entropy import kernel_entropy_bits
+from iterand_tf.errors import ExportError
+
+TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit
+INPUT_NAME = "image"
+_SAMPLE_SIZE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportResult:
+    """What was written.
+
+    Args:
+        path: of the version's directory.
+        num_bytes: of all its files.
+        num_weights: kernel entries of the Dense and convolution layers.
+        entropy_bits: information in these kernels, see `export.entropy`.
+        max_abs_difference: of the logits, reloaded against trained.
+    """
+
+    path: pathlib.Path
+    num_bytes: int
+    num_weights: int
+    entropy_bits: float
+    max_abs_difference: float
+
+    def metrics(self) -> dict[str, float]:
+        """The fields of result.json about an export."""
+        return {
+            "export_bytes": self.num_bytes,
+            "bits_per_weight": 8 * self.num_bytes / max(self.num_weights, 1),
+            "entropy_bits_per_weight": self.entropy_bits / max(self.num_weights, 1),
+            "max_abs_difference": self.max_abs_difference,
+        }
+
+
+def check_export_dir(export_dir: str | os.PathLike) -> pathlib.Path:
+    """Returns the directory's path, or raises ExportError unless versions can be written into it."""
+    path = pathlib.Path(export_dir).expanduser()
+    if not str(export_dir):
+        raise ExportError("--export_dir is empty; give the directory to write EXPORT_DIR/VERSION into.")
+    nearest = path.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ExportError(f"--export_dir={path} cannot be written: {nearest} is not a writable directory.")
+    return path
+
+
+def export_saved_model(
+    model: keras.Model,
+    export_dir: str | os.PathLike,
+    version: int | None = None,
+    sample: np.ndarray | None = None,
+) -> ExportResult:
+    """Bakes a classifier, writes it as `EXPORT_DIR/VERSION`, reloads it and compares it with the model.
+
+    The signature `serving_default` takes `image`, a float32 batch of the model's input shape, and gives `logits` and
+    `probabilities`. Everything is written to a temporary directory first and renamed when the check has passed.
+
+    Args:
+        model: a built functional or Sequential model with one input, and logits of shape (batch, classes) as output.
+        export_dir: created if need be.
+        version: whole number of at least 1; None for one more than the highest there.
+        sample: a batch of inputs to compare on; None for standard normal ones.
+
+    Raises:
+        ExportError: if the directory cannot be written, the version exists, or the reloaded logits differ by more than
+            1e-4 of the largest; nothing is left behind.
+        ValueError: if the model is not such a classifier.
+
+    >>> import tempfile, iterand_tf
+    >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(2, seed=0)])
+    >>> result = export_saved_model(model, tempfile.mkdtemp())
+    >>> result.path.name, result.max_abs_difference
+    ('1', 0.0)
+    """
+    directory = check_export_dir(export_dir)
+    baked = bake(model)
+    _check_classifier(baked)
+    if sample is None:
+        shape = (_SAMPLE_SIZE, *(size or 1 for size in baked.input_shape[1:]))
+        sample = np.random.default_rng(0).standard_normal(shape)
+    sample = np.asarray(sample, np.float32)
+    target = directory / str(_next_version(directory) if version is None else _check_version(version))
+    if target.exists():
+        raise ExportError(f"{target} exists already and is not overwritten; give another version or --export_dir.")
+    temporary = directory / f".{target.name}.{os.getpid()}.tmp"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write(baked, temporary)
+        difference = _compare(model, temporary, sample)
+        temporary.rename(target)
+    except OSError as error:
+        raise ExportError(f"{target} could not be written: {error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    kernels = [variable.numpy() for variable in baked.trainable_variables if variable.name == "kernel"]
+    return ExportResult(
+        path=target,
+        num_bytes=sum(file.stat().st_size for file in target.rglob("*") if file.is_file()),
+        num_weights=sum(kernel.size for kernel in kernels),
+        entropy_bits=sum(map(kernel_entropy_bits, kernels)),
+        max_abs_difference=difference,
+    )
+
+
+def _check_classifier(model):
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        raise ValueError(
+            "export takes a model with one input and one output of logits, shape (batch, classes). "
+            f"Received: inputs={model.inputs}, outputs={model.outputs}"
+        )
+    if getattr(model.layers[-1], "activation", None) in (keras.activations.softmax, keras.activations.sigmoid):
+        raise ValueError(
+            "export takes a model that ends in logits, and adds the probabilities itself; remove the last activation. "
+            f"Received: {model.layers[-1]}"
+        )
+
+
+def _check_version(version):
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ValueError(f"version must be a whole number of at least 1. Received: version={version!r}")
+    return version
+
+
+def _next_version(directory):
+    versions = (int(entry.name) for entry in directory.glob("*") if entry.name.isdecimal())
+    return max(versions, default=0) + 1
+
+
+def _write(baked, path):
+    """Saves a tf.Module of the raw variables: keras's own export writes each variable twice (Keras issue 23553)."""
+    module = tf.Module()
+    module.parameters = [variable.value for variable in baked.variables]
+
+    @tf.function(input_signature=[tf.TensorSpec(baked.inputs[0].shape, tf.float32, name=INPUT_NAME)])
+    def serve(image):
+        logits = tf.cast(baked(image, training=False), tf.float32)
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
+    tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
+
+
+def _compare(model, path, sample):
+    """Largest absolute difference of logits; raises ExportError when it is too large."""
+    loaded = tf.saved_model.load(str(path))
+    served = loaded.signatures["serving_default"](**{INPUT_NAME: tf.constant(sample)})["logits"].numpy()
+    trained = np.asarray(model(sample, training=False), np.float32)
+    difference = float(np.max(np.abs(served - trained)))
+    if not difference <= TOLERANCE * float(np.max(np.abs(trained))):
+        raise ExportError(f"the reloaded logits differ from the trained model's by up to {difference:g}; not exported.")
+    return difference

@@ -1,0 +1,21 @@
+"""Train networks by choosing random weights instead of optimizing them (IteRand, arXiv 2106.09269)."""
+
+from iterand_tf import masks, models
+from iterand_tf.callbacks import Rerandomize
+from iterand_tf.layers import SubnetConv2D, SubnetDense, SubnetLayer, subnet_layers
+from iterand_tf.rerandomization import RerandomizationSchedule
+from iterand_tf.sparsity_report import sparsity_report
+
+from iterand_tf.version import __version__
+
+__all__ = [
+    "RerandomizationSchedule",
+    "Rerandomize",
+    "SubnetConv2D",
+    "SubnetDense",
+    "SubnetLayer",
+    "masks",
+    "models",
+    "sparsity_report",
+    "subnet_layers",
+]

@@ -1,0 +1,42 @@
+"""Datasets as batches for training and evaluation."""
+
+from iterand_tf.data.augmentation import AUGMENTATIONS
+from iterand_tf.data.examples import ArrayExamples, EncodedExamples, Examples
+from iterand_tf.data.sources import Splits, load_digits, load_folder, load_tfds
+
+__all__ = ["AUGMENTATIONS", "ArrayExamples", "EncodedExamples", "Examples", "Splits", "load"]
+
+_FOLDER = "folder:"
+
+
+def load(
+    dataset: str,
+    data_dir: str = "",
+    validation_split: float = 0.1,
+    max_train_examples: int = 0,
+    image_size: int = 0,
+    seed: int = 0,
+) -> Splits:
+    """Loads a dataset and holds out a part of its training examples for validation.
+
+    Args:
+        dataset: `"digits"` (bundled with scikit-learn), a TFDS dataset's name, or `"folder:PATH"` with
+            PATH/SPLIT/CLASS/*.jpg.
+        data_dir: TFDS root; empty for TFDS_DATA_DIR or TFDS's default.
+        validation_split: fraction of the training examples held out, in [0, 1).
+        max_train_examples: use only so many of the others; 0 for all.
+        image_size: pixels of the square images; 0 for the dataset's own, or 224 where they differ.
+        seed: of the choice of validation examples.
+
+    Raises:
+        DataError: if the dataset is missing, empty, or its labels are outside the class range.
+
+    >>> splits = load("digits")
+    >>> splits.train.num_examples, splits.validation.num_examples, splits.test.num_examples
+    (1293, 144, 360)
+    """
+    if dataset == "digits":
+        return load_digits(validation_split, max_train_examples, seed)
+    if dataset.startswith(_FOLDER):
+        return load_folder(dataset[len(_FOLDER) :], image_size, validation_split, max_train_examples, seed)
+    return load_tfds(dataset, data_dir, image_size, validation_split, max_train_examples, seed)

@@ -1,0 +1,166 @@
+"""Batched random crops and flips, and keras_cv's policies on top of them.
+
+Random draws are stateless: a batch is a function of its images and a seed. The crops follow the paper's CIFAR
+experiments (Chijiwa et al., NeurIPS 2021, section 5): pad, random resized crop, horizontal flip.
+"""
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+AUGMENTATIONS = ("none", "crop_flip", "randaugment", "mixup", "cutmix")
+
+CROP_PADDING = 4
+_AREA = (0.08, 1.0)
+_LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
+_CANDIDATES = 10
+_CENTRE_FRACTION = 224 / 256  # as the ImageNet experiments: shorter side to 256, then the centre 224
+
+Boxes = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
+
+
+def random_boxes(count: int, height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor) -> Boxes:
+    """Draws crop boxes: area 0.08 to 1 of the image, aspect ratio 3/4 to 4/3, log-uniform.
+
+    Of ten candidates the first that fits is used, else the whole image.
+
+    Args:
+        count: number of boxes.
+        height, width: int32 scalars, pixels.
+        seed: integer tensor of shape (2,).
+
+    Returns:
+        Float32 tensors (top, left, height, width) of shape (count,), whole pixels.
+    """
+    seeds = tf.random.split(seed, 4)
+    full_height, full_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    shape = (count, _CANDIDATES)
+    area = tf.random.stateless_uniform(shape, seeds[0], *_AREA) * full_height * full_width
+    ratio = tf.exp(tf.random.stateless_uniform(shape, seeds[1], *_LOG_RATIO))
+    widths, heights = tf.round(tf.sqrt(area * ratio)), tf.round(tf.sqrt(area / ratio))
+    fits = (widths >= 1) & (heights >= 1) & (widths <= full_width) & (heights <= full_height)
+    first = tf.argmax(tf.cast(fits, tf.int32), axis=1, output_type=tf.int32)
+    any_fits = tf.reduce_any(fits, axis=1)
+    box_width = tf.where(any_fits, tf.gather(widths, first, batch_dims=1), full_width)
+    box_height = tf.where(any_fits, tf.gather(heights, first, batch_dims=1), full_height)
+    top = tf.floor(tf.random.stateless_uniform((count,), seeds[2]) * (full_height - box_height + 1))
+    left = tf.floor(tf.random.stateless_uniform((count,), seeds[3]) * (full_width - box_width + 1))
+    return top, left, box_height, box_width
+
+
+def crop_flip(images: tf.Tensor, seed: tf.Tensor, padding: int = CROP_PADDING) -> tf.Tensor:
+    """Pads with black, crops at random, resizes to the former size (bilinear) and flips half of the images.
+
+    Args:
+        images: numbers in 0-255 of shape (batch, height, width, channels), height and width static.
+        seed: integer tensor of shape (2,).
+        padding: pixels on each side.
+
+    Returns:
+        Float32 images of the same shape.
+    """
+    height, width = images.shape[1:3]
+    count = tf.shape(images)[0]
+    seeds = tf.random.split(seed, 2)
+    top, left, box_height, box_width = random_boxes(count, height + 2 * padding, width + 2 * padding, seeds[0])
+    # One black pixel around the image to blend with; what lies farther out, crop_and_resize makes black itself.
+    bordered = tf.pad(tf.cast(images, tf.float32), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    first_y, last_y = _sample_range(top - padding, box_height, height)
+    first_x, last_x = _sample_range(left - padding, box_width, width)
+    flip = tf.random.stateless_uniform((count,), seeds[1]) < 0.5
+    first_x, last_x = tf.where(flip, last_x, first_x), tf.where(flip, first_x, last_x)
+    boxes = tf.stack([first_y, first_x, last_y, last_x], axis=1)
+    crops = tf.image.crop_and_resize(bordered, boxes, tf.range(count), (height, width), extrapolation_value=0)
+    return tf.ensure_shape(crops, images.shape)
+
+
+def _sample_range(start, size, new_size):
+    """Centres of the first and last new pixel, for crop_and_resize: fractions of the last index of the bordered image.
+
+    `start` and `size` are in pixels of the image without its border of 1, whose size is `new_size`.
+    """
+    scale = size / new_size
+    last_index = new_size + 1
+    return (start + 0.5 + 0.5 * scale) / last_index, (start + 0.5 + (new_size - 0.5) * scale) / last_index
+
+
+def policy(name: str, seed: int) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """What one of `AUGMENTATIONS` does to a batch after crop and flip: float images in 0-255 and one-hot labels.
+
+    `"randaugment"`, `"mixup"` and `"cutmix"` are keras_cv's; their draws come from keras_cv's own generators, seeded
+    with `seed`, and do not depend on the batch's number. The others change nothing.
+    """
+    if name in ("none", "crop_flip"):
+        return lambda images, labels: (images, labels)
+    import keras_cv  # seconds to import, and needed for these policies only
+
+    layer = {
+        "randaugment": lambda: keras_cv.layers.RandAugment(value_range=(0, 255), seed=seed),
+        "mixup": lambda: keras_cv.layers.MixUp(seed=seed),
+        "cutmix": lambda: keras_cv.layers.CutMix(seed=seed),
+    }[name]()
+
+    def apply(images, labels):
+        batch = layer({"images": images, "labels": labels}, training=True)
+        return tf.ensure_shape(batch["images"], images.shape), tf.ensure_shape(batch["labels"], labels.shape)
+
+    return apply
+
+
+def random_crop_of_encoded(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
+    """Decodes a random crop of one encoded image, resizes it to `size` pixels square and flips it half of the time.
+
+    Of a JPEG only the crop is decoded.
+
+    Args:
+        encoded: scalar string, a JPEG, PNG, BMP or GIF image.
+        size: pixels.
+        seed: integer tensor of shape (2,).
+
+    Returns:
+        Float32 image of shape (size, size, 3).
+    """
+    seeds = tf.random.split(seed, 2)
+
+    def crop_window(height, width):
+        boxes = random_boxes(1, height, width, seeds[0])
+        return tf.cast(tf.concat(boxes, axis=0), tf.int32)
+
+    image = _decode_window(encoded, crop_window)
+    image = tf.image.resize(image, (size, size))
+    flip = tf.random.stateless_uniform((), seeds[1]) < 0.5
+    return tf.ensure_shape(tf.where(flip, image[:, ::-1], image), (size, size, 3))
+
+
+def centre_of_encoded(encoded: tf.Tensor, size: int) -> tf.Tensor:
+    """The evaluation image: the centre square of 224/256 of the shorter side, resized (bilinear, antialiased).
+
+    Args:
+        encoded: scalar string, a JPEG, PNG, BMP or GIF image.
+        size: pixels.
+
+    Returns:
+        Float32 image of shape (size, size, 3).
+    """
+
+    def centre_window(height, width):
+        side = tf.cast(tf.round(tf.cast(tf.minimum(height, width), tf.float32) * _CENTRE_FRACTION), tf.int32)
+        return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
+
+    image = _decode_window(encoded, centre_window)
+    return tf.ensure_shape(tf.image.resize(image, (size, size), antialias=True), (size, size, 3))
+
+
+def _decode_window(encoded, window_of):
+    def of_jpeg():
+        height, width = tf.unstack(tf.io.extract_jpeg_shape(encoded)[:2])
+        return tf.io.decode_and_crop_jpeg(encoded, window_of(height, width), channels=3)
+
+    def of_other():
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        top, left, height, width = tf.unstack(window_of(*tf.unstack(tf.shape(image)[:2])))
+        return image[top : top + height, left : left + width]
+
+    image = tf.cond(tf.io.is_jpeg(encoded), of_jpeg, of_other)
+    return tf.ensure_shape(image, (None, None, 3))

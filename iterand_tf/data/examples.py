@@ -1,0 +1,169 @@
+"""Sets of labelled images, and their batches: decoded in memory, or decoded as they are read.
+
+A training batch is a function of (seed, epoch, number in the epoch), except for the draws of keras_cv's policies.
+Batches are pairs of float32 images in 0-255 and one-hot labels. Evaluation batches come in order and complete, the
+last short one included.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol, Self
+
+import numpy as np
+import tensorflow as tf
+
+from iterand_tf.data.augmentation import centre_of_encoded, crop_flip, policy, random_crop_of_encoded
+
+
+class Examples(Protocol):
+    """Labelled images that can be trained and evaluated on."""
+
+    num_classes: int
+
+    @property
+    def num_examples(self) -> int: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+    def training_batches(
+        self, batch_size: int, augmentation: str, seed: int, first_epoch: int, epochs: int
+    ) -> tf.data.Dataset:
+        """Shuffled and augmented batches of the epochs in [first_epoch, epochs), each epoch complete."""
+        ...
+
+    def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
+        """All examples once, in order."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayExamples:
+    """Images decoded once and kept in memory.
+
+    Args:
+        images: uint8 array of shape (examples, height, width, channels).
+        labels: integer array of shape (examples,), each in [0, num_classes).
+        num_classes: number of classes.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    num_classes: int
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.images.shape[1:]
+
+    def take(self, indices: np.ndarray) -> Self:
+        """The examples at `indices`, in that order."""
+        return dataclasses.replace(self, images=self.images[indices], labels=self.labels[indices])
+
+    def training_batches(self, batch_size, augmentation, seed, first_epoch, epochs):
+        images, labels = tf.constant(self.images), tf.constant(self.labels)
+        apply_policy = policy(augmentation, seed)
+
+        def indices_of(epoch):
+            indices = tf.data.Dataset.from_tensor_slices(_order(self.num_examples, epoch_seed(seed, epoch)))
+            return indices.batch(batch_size).enumerate().map(lambda number, batch: (epoch, number, batch))
+
+        def load(epoch, number, indices):
+            batch = tf.gather(images, indices)
+            if augmentation == "none":
+                batch = tf.cast(batch, tf.float32)
+            else:
+                batch = crop_flip(batch, item_seed(seed, epoch, number))
+            return apply_policy(batch, tf.one_hot(tf.gather(labels, indices), self.num_classes))
+
+        batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(indices_of)
+        return batches.map(load, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    def evaluation_batches(self, batch_size):
+        batches = tf.data.Dataset.from_tensor_slices((self.images, self.labels)).batch(batch_size)
+        return batches.map(
+            lambda images, labels: (tf.cast(images, tf.float32), tf.one_hot(labels, self.num_classes))
+        ).prefetch(tf.data.AUTOTUNE)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedExamples:
+    """Encoded images of any size, decoded, cropped and resized to a square as they are read.
+
+    Training takes a random resized crop, and flips half of the images, when augmentation is asked for; otherwise the
+    evaluation image, the centre.
+
+    Args:
+        read: function of an integer seed tensor of shape (2,), or of None for the stored order, that gives all
+            (encoded image, label) in an order that is a function of the seed.
+        num_examples: how many examples `read` gives.
+        num_classes: number of classes.
+        image_size: pixels of the square result.
+    """
+
+    read: Callable[[tf.Tensor | None], tf.data.Dataset]
+    num_examples: int
+    num_classes: int
+    image_size: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (self.image_size, self.image_size, 3)
+
+    def training_batches(self, batch_size, augmentation, seed, first_epoch, epochs):
+        apply_policy = policy(augmentation, seed)
+
+        def examples_of(epoch):
+            examples = self.read(epoch_seed(seed, epoch)).enumerate()
+
+            def decode(position, example):
+                encoded, label = example
+                if augmentation == "none":
+                    return self._decode_centre(encoded, label)
+                crop_seed = item_seed(seed, epoch, position)
+                return random_crop_of_encoded(encoded, self.image_size, crop_seed), self._one_hot(label)
+
+            return examples.map(decode, tf.data.AUTOTUNE).batch(batch_size)
+
+        batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(examples_of)
+        return batches.map(apply_policy).prefetch(tf.data.AUTOTUNE)
+
+    def evaluation_batches(self, batch_size):
+        images = self.read(None).map(self._decode_centre, tf.data.AUTOTUNE)
+        return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+    def _decode_centre(self, encoded, label):
+        return centre_of_encoded(encoded, self.image_size), self._one_hot(label)
+
+    def _one_hot(self, label):
+        in_range = tf.debugging.assert_less(
+            tf.cast(label, tf.int64), tf.constant(self.num_classes, tf.int64), "a label is outside the class range"
+        )
+        with tf.control_dependencies([in_range] if in_range is not None else []):
+            return tf.one_hot(label, self.num_classes)
+
+
+def read_files(paths: np.ndarray, labels: np.ndarray, seed: tf.Tensor | None) -> tf.data.Dataset:
+    """Dataset of (file contents, label), in a random order unless `seed` is None."""
+    indices = tf.range(len(paths)) if seed is None else _order(len(paths), seed)
+    all_paths, all_labels = tf.constant(paths), tf.constant(labels)
+    return tf.data.Dataset.from_tensor_slices(indices).map(
+        lambda index: (tf.io.read_file(all_paths[index]), all_labels[index]), tf.data.AUTOTUNE
+    )
+
+
+def epoch_seed(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Seed tensor of an epoch's order."""
+    return tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+
+
+def item_seed(seed: int, epoch: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    """Seed tensor of a batch's or an example's augmentation."""
+    return tf.random.fold_in(epoch_seed(seed, epoch), number)
+
+
+def _order(count, seed):
+    return tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int32), seed=seed)

@@ -1,0 +1,64 @@
+"""Random kernels: the distributions of the frozen kernels and of the first scores.
+
+Sources: signed constant from Ramanujan et al., CVPR 2020 (edge-popup), section 4.4; Kaiming uniform and normal from
+He et al., ICCV 2015; U(-1, 1) is the distribution of the theorem in Chijiwa et al., NeurIPS 2021, section 4.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+NAMES = ("signed_constant", "kaiming_uniform", "kaiming_normal", "uniform")
+
+
+def check_name(name: str) -> str:
+    """Returns `name`, or raises ValueError unless it is one of `NAMES`."""
+    if name not in NAMES:
+        raise ValueError(f"the distribution must be one of {', '.join(NAMES)}. Received: name={name!r}")
+    return name
+
+
+def check_scale(scale: float) -> float:
+    """Returns `scale` as a float, or raises ValueError unless it is a finite number above 0."""
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
+        raise ValueError(f"the scale must be a finite number above 0. Received: scale={scale!r}")
+    return float(scale)
+
+
+def sample(name: str, shape: Sequence[int], seed: int, scale: float = 1.0) -> Any:
+    """Draws a float32 kernel; the same arguments give the same values.
+
+    With `fan_in`, the product of all dimensions but the last, the entries are
+
+    - `"signed_constant"`: `+-scale * sqrt(2 / fan_in)`, either sign with probability 1/2;
+    - `"kaiming_uniform"`: uniform in `+-scale * sqrt(6 / fan_in)`;
+    - `"kaiming_normal"`: normal with standard deviation `scale * sqrt(2 / fan_in)`;
+    - `"uniform"`: uniform in `+-scale`.
+
+    Args:
+        name: one of `NAMES`.
+        shape: the kernel's shape in Keras's order, output channels last.
+        seed: whole number of at least 0.
+        scale: factor on the values, above 0.
+
+    Raises:
+        ValueError: if `name` or `scale` is out of range.
+
+    >>> sample("signed_constant", (2, 1), seed=0).shape
+    TensorShape([2, 1])
+    """
+    check_name(name)
+    check_scale(scale)
+    shape = tuple(shape)
+    fan_in = max(math.prod(shape[:-1]), 1)
+    if name == "signed_constant":
+        std = scale * math.sqrt(2 / fan_in)
+        positive = keras.random.uniform(shape, seed=seed, dtype="float32") < 0.5
+        return ops.where(positive, ops.cast(std, "float32"), ops.cast(-std, "float32"))
+    if name == "kaiming_normal":
+        return keras.random.normal(shape, stddev=scale * math.sqrt(2 / fan_in), seed=seed, dtype="float32")
+    bound = scale * math.sqrt(6 / fan_in) if name == "kaiming_uniform" else scale
+    return keras.random.uniform(shape, -bound, bound, seed=seed, dtype="float32")

@@ -1,0 +1,169 @@
+"""Exact top-k masks of score tensors, and their straight-through gradient.
+
+A mask keeps `size - round(sparsity * size)` entries, never one more or fewer: the threshold is the exact
+k-th largest score and entries that tie with it are kept in the order of their flat index. Everything has a
+static shape and is made of comparisons and counts, so the mask is the same bits with and without XLA.
+
+Source: the subnetwork rule of edge-popup (Ramanujan et al., CVPR 2020, section 3), which IteRand
+(Chijiwa et al., NeurIPS 2021, section 3) keeps.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+_INT32_MIN = np.int32(-(2**31))
+
+
+def check_sparsity(sparsity: float) -> float:
+    """Returns `sparsity` as a float, or raises ValueError unless it is a number in [0, 1)."""
+    if isinstance(sparsity, bool) or not isinstance(sparsity, (int, float, np.number)) or not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity must be a number in [0, 1). Received: sparsity={sparsity!r}")
+    return float(sparsity)
+
+
+def num_kept(size: int, sparsity: float) -> int:
+    """Number of ones in a mask of `size` entries: `size - round(sparsity * size)`.
+
+    >>> num_kept(10, 0.6)
+    4
+    """
+    return size - round(check_sparsity(sparsity) * size)
+
+
+def topk_mask(scores: Any, sparsity: float) -> Any:
+    """Returns a float32 mask of 0 and 1 that keeps the largest scores.
+
+    Args:
+        scores: float tensor of any static shape, any sign. Compared as float32; -0.0 equals 0.0 and NaN ranks
+            with +inf.
+        sparsity: fraction removed, in [0, 1).
+
+    Returns:
+        A float32 tensor of the shape of `scores` with exactly `num_kept(size, sparsity)` ones. Ties at the
+        threshold are kept in the order of their flat (row-major) index.
+
+    Raises:
+        ValueError: if `sparsity` is not in [0, 1) or the shape is not static.
+
+    >>> topk_mask([3.0, -1.0, 2.0, 2.0], sparsity=0.5).numpy().tolist()
+    [1.0, 0.0, 1.0, 0.0]
+    """
+    scores = ops.cast(ops.convert_to_tensor(scores), "float32")
+    if None in scores.shape:
+        raise ValueError(f"scores must have a static shape. Received: shape={tuple(scores.shape)}")
+    size = math.prod(scores.shape)
+    kept = num_kept(size, sparsity)
+    if kept == size:
+        return ops.ones_like(scores)
+    if kept == 0:
+        return ops.zeros_like(scores)
+    kept_tensor = ops.convert_to_tensor(kept, dtype="int32")
+    return ops.reshape(_selection(size)(ops.reshape(scores, (size,)), kept_tensor), scores.shape)
+
+
+def straight_through_mask(scores: Any, sparsity: float) -> Any:
+    """`topk_mask(scores, sparsity)` in the forward pass, the identity in the backward pass.
+
+    The forward value is the mask bit for bit; the gradient with respect to `scores` is the gradient with respect
+    to the mask, unchanged. Arguments, result and errors are those of `topk_mask`.
+
+    >>> straight_through_mask([0.5, -0.5], sparsity=0.5).numpy().tolist()
+    [1.0, 0.0]
+    """
+    check_sparsity(sparsity)
+
+    @ops.custom_gradient
+    def identity_gradient(scores):
+        def gradient(*args, upstream=None):
+            return upstream if upstream is not None else args[0]
+
+        return topk_mask(scores, sparsity), gradient
+
+    return identity_gradient(ops.cast(ops.convert_to_tensor(scores), "float32"))
+
+
+@functools.cache
+def _selection(size: int) -> Callable[[Any, Any], Any]:
+    """`_select_largest` for flat tensors of one size, compiled by XLA where the backend is TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        return _select_largest
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((size,), tf.float32), tf.TensorSpec((), tf.int32)]
+    return tf.function(_select_largest, input_signature=signature, jit_compile=True, autograph=False)
+
+
+def _select_largest(scores, kept):
+    """Float32 mask of the `kept` largest of the flat `scores`, 0 < kept < size, without sorting.
+
+    The search keeps a bracket (low, high] of order-preserving integer keys around the kept-th largest score:
+    at least `kept` keys exceed `low`, fewer exceed `high`. It ends when exactly `kept` keys exceed `low`, which
+    takes about ten counting passes on trained scores, or when the bracket holds one value, whose ties a second search over the
+    flat index divides. Two of three probes interpolate, every third halves the bracket, so no input needs
+    more than about 100 passes.
+    """
+    scores = ops.where(ops.isnan(scores), np.float32(np.inf), scores)
+    keys = _key(scores)
+    high = _key(ops.max(ops.abs(scores)))
+    low = -high - 1
+
+    def probe(step, low, high, above_low, above_high):
+        fraction = ops.cast(above_low - kept, "float32") / ops.cast(above_low - above_high, "float32")
+        low_value, high_value = _value(low), _value(high)
+        interpolated = _key(low_value + (high_value - low_value) * fraction)
+        halved = ops.right_shift(low, 1) + ops.right_shift(high, 1) + ops.bitwise_and(ops.bitwise_and(low, high), 1)
+        threshold = ops.where(step % 3 == 2, halved, interpolated)
+        threshold = ops.clip(threshold, low + 1, high - 1)
+        above = _count(keys > threshold)
+        enough = above >= kept
+        return (
+            step + 1,
+            ops.where(enough, threshold, low),
+            ops.where(enough, high, threshold),
+            ops.where(enough, above, above_low),
+            ops.where(enough, above_high, above),
+        )
+
+    def unresolved(step, low, high, above_low, above_high):
+        return ops.logical_and(above_low > kept, low + 1 < high)
+
+    size = ops.convert_to_tensor(scores.shape[0], dtype="int32")
+    zero = ops.zeros_like(size)
+    _, low, high, above_low, above_high = ops.while_loop(unresolved, probe, (zero, low, high, size, zero))
+
+    index = ops.arange(scores.shape[0], dtype="int32")
+    candidates = ops.logical_and(keys > low, keys <= high)
+    wanted = kept - above_high
+
+    def halve(start, stop):
+        middle = (start + stop) // 2
+        few = _count(ops.logical_and(candidates, index < middle)) < wanted
+        return ops.where(few, middle, start), ops.where(few, stop, middle)
+
+    def tied(start, stop):
+        return ops.logical_and(above_low > kept, start + 1 < stop)
+
+    _, stop = ops.while_loop(tied, halve, (zero, size))
+    selected = ops.logical_or(keys > high, ops.logical_and(candidates, index < stop))
+    return ops.cast(selected, "float32")
+
+
+def _key(values):
+    """Order-preserving int32 key of float32 values; -0.0 and 0.0 share the key 0."""
+    bits = ops.view(values, dtype="int32")
+    return ops.where(bits < 0, _INT32_MIN - bits, bits)
+
+
+def _value(keys):
+    """The float32 value of a key: the inverse of `_key`."""
+    return ops.view(ops.where(keys < 0, _INT32_MIN - keys, keys), dtype="float32")
+
+
+def _count(condition):
+    return ops.sum(ops.cast(condition, "int32"))

@@ -1,0 +1,151 @@
+"""The directory of a run: its files, and the rules for starting and continuing in it."""
+
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import re
+from typing import Any, Self
+
+from iterand_tf.config import Config, option_fields
+from iterand_tf.errors import ModelDirError
+
+_NOT_IN_FLAGS_FILE = {"model_dir", "resume"}
+_MAY_DIFFER = re.compile(r"--(export_\w+|data_dir)=")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDir:
+    """Names of the files of a run.
+
+    Args:
+        path: the directory.
+    """
+
+    path: pathlib.Path
+
+    @classmethod
+    def for_run(cls, config: Config) -> Self:
+        """The directory of `--model_dir`, or where that is empty a new name below runs/. Writes nothing.
+
+        Raises:
+            ModelDirError: if it cannot be written, holds a run that is not to be resumed, one made by other flags,
+                or something else.
+        """
+        if not config.run.model_dir:
+            if config.run.resume:
+                raise ModelDirError("--resume needs --model_dir, the directory of the run to continue.")
+            dataset = config.data.dataset.partition(":")[0].partition("/")[0]
+            time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+            return cls(pathlib.Path("runs", f"{dataset}_{config.model.model}_{config.method.method}_{time}"))
+        run = cls(pathlib.Path(config.run.model_dir).expanduser())
+        run._check_writable()
+        if not run.path.exists() or not any(run.path.iterdir()):
+            return run
+        if not run.flags_file.exists():
+            raise ModelDirError(f"--model_dir={run.path} holds files but no run; give a new or an empty directory.")
+        if not config.run.resume:
+            raise ModelDirError(
+                f"--model_dir={run.path} holds a run; add --resume to continue it, or give another directory."
+            )
+        run._check_flags(flags_text(config))
+        return run
+
+    @classmethod
+    def existing(cls, path: str) -> Self:
+        """The directory of a finished or interrupted run.
+
+        Raises:
+            ModelDirError: if there is none.
+        """
+        run = cls(pathlib.Path(path).expanduser())
+        if not path or not run.flags_file.is_file():
+            raise ModelDirError(f"--model_dir={path} holds no run; give a directory that training has written.")
+        return run
+
+    @property
+    def flags_file(self) -> pathlib.Path:
+        return self.path / "flags.txt"
+
+    @property
+    def best_model(self) -> pathlib.Path:
+        return self.path / "best.keras"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        return self.path / "tensorboard"
+
+    @property
+    def result(self) -> pathlib.Path:
+        return self.path / "result.json"
+
+    def create(self, config: Config) -> None:
+        """Creates the directory and its flags file."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.flags_file, flags_text(config))
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        write_atomically(self.result, json.dumps(result, indent=2) + "\n")
+
+    def read_result(self) -> dict[str, Any]:
+        """What `write_result` wrote, or an empty dictionary."""
+        return json.loads(self.result.read_text()) if self.result.exists() else {}
+
+    def _check_writable(self):
+        if self.path.exists() and not self.path.is_dir():
+            raise ModelDirError(f"--model_dir={self.path} is a file; give a directory.")
+        check_writable(self.path, "--model_dir")
+
+    def _check_flags(self, text):
+        theirs, ours = (
+            {line for line in lines.splitlines() if not _MAY_DIFFER.match(line)}
+            for lines in (self.flags_file.read_text(), text)
+        )
+        if theirs != ours:
+            changes = f"{' '.join(sorted(ours - theirs)) or 'fewer flags'} instead of {' '.join(sorted(theirs - ours))}"
+            raise ModelDirError(
+                f"--model_dir={self.path} was made by other flags ({changes}); use those, or another directory."
+            )
+
+
+def check_writable(path: pathlib.Path, flag: str) -> None:
+    """Raises ModelDirError unless `path`, or the nearest of its parents that exists, is a writable directory."""
+    nearest = path.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ModelDirError(f"{flag}={path} cannot be written: {nearest} is not a writable directory.")
+
+
+def flags_text(config: Config) -> str:
+    """The flags of a run, one a line, as a flagfile that makes the same run anew.
+
+    >>> "--sparsity=0.5" in flags_text(Config()).splitlines()
+    True
+    """
+    values = {
+        field.name: getattr(getattr(config, part), field.name)
+        for part, fields in option_fields().items()
+        for field in fields
+    }
+    return "".join(
+        f"--{name}={value}\n"
+        for name, value in values.items()
+        if name not in _NOT_IN_FLAGS_FILE and value not in (None, "")
+    )
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a text file so that a reader sees the old or the new contents, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -1,0 +1,39 @@
+"""Conv2, Conv4, Conv6 and Conv8: VGG-like networks without BatchNormalization.
+
+Source: Frankle and Carbin, ICLR 2019 (Conv2 to Conv6); Ramanujan et al., CVPR 2020 (Conv8); Conv6 is the small
+network of Chijiwa et al., NeurIPS 2021, section 5.
+"""
+
+import keras
+
+from iterand_tf.models.factories import LayerFactory
+from iterand_tf.models.pixels import logits, pixel_input
+
+_STAGE_WIDTHS = (64, 128, 256, 512)
+_HIDDEN_UNITS = 256
+
+
+def build_convnet(
+    num_stages: int, input_shape: tuple[int, int, int], num_classes: int, layers: LayerFactory, width_factor: float
+) -> keras.Model:
+    """`num_stages` times two 3x3 convolutions and 2x2 max pooling, then two hidden layers and the head.
+
+    Args:
+        num_stages: 1 to 4; the widths are 64, 128, 256 and 512 times `width_factor`.
+        input_shape: (height, width, channels), height and width at least `2 ** num_stages`; pixels are in 0-255.
+        num_classes: number of logits.
+        layers: makes the layers, dense or subnet.
+        width_factor: factor on all widths but the head's, above 0.
+    """
+    image, x = pixel_input(input_shape)
+    arguments = {"activation": "relu", "use_bias": True}
+    for stage, width in enumerate(_STAGE_WIDTHS[:num_stages], start=1):
+        for index in (1, 2):
+            name = f"stage{stage}_conv{index}"
+            x = layers.conv2d(round(width * width_factor), 3, padding="same", name=name, **arguments)(x)
+        x = keras.layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    for index in (1, 2):
+        x = layers.dense(round(_HIDDEN_UNITS * width_factor), name=f"hidden{index}", **arguments)(x)
+    outputs = layers.head(num_classes, use_bias=True, name="head")(x)
+    return keras.Model(image, logits(outputs), name=f"conv{2 * num_stages}")

@@ -1,0 +1,125 @@
+"""What a model definition builds its layers with: stock Keras layers or Subnet layers."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import keras
+
+from iterand_tf import distributions, seeds
+from iterand_tf.layers import SubnetConv2D, SubnetDense
+
+# Momentum and epsilon of the papers; Keras's defaults differ.
+_BATCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
+
+
+class LayerFactory(Protocol):
+    """Makes the layers that differ between a dense network and its subnetwork form."""
+
+    def conv2d(self, filters: int, kernel_size: int, **kwargs: Any) -> keras.layers.Layer: ...
+
+    def dense(self, units: int, **kwargs: Any) -> keras.layers.Layer: ...
+
+    def head(self, units: int, **kwargs: Any) -> keras.layers.Layer: ...
+
+    def batch_normalization(self, name: str) -> keras.layers.Layer: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SubnetFactory:
+    """Makes Subnet layers: no biases, BatchNormalization without scale and center, so that only scores are trained.
+
+    Args:
+        sparsity: fraction removed from each layer, in [0, 1).
+        head_sparsity: that of the classifier, or None for `sparsity`.
+        seed: each layer's draws are a function of it and the layer's name.
+        score_transform, weight_distribution, weight_scale, score_distribution, score_scale: as in `SubnetLayer`.
+
+    >>> SubnetFactory(sparsity=0.6).dense(10).sparsity
+    0.6
+    """
+
+    sparsity: float = 0.5
+    head_sparsity: float | None = None
+    score_transform: str = "identity"
+    weight_distribution: str = "signed_constant"
+    weight_scale: float = 1.0
+    score_distribution: str = "kaiming_uniform"
+    score_scale: float = 1.0
+    seed: int = 0
+
+    def conv2d(self, filters, kernel_size, **kwargs):
+        return SubnetConv2D(filters, kernel_size, **self._arguments(), **_without_bias(kwargs))
+
+    def dense(self, units, **kwargs):
+        return SubnetDense(units, **self._arguments(), **_without_bias(kwargs))
+
+    def head(self, units, **kwargs):
+        sparsity = self.sparsity if self.head_sparsity is None else self.head_sparsity
+        return SubnetDense(units, **self._arguments() | {"sparsity": sparsity}, **_without_bias(kwargs))
+
+    def batch_normalization(self, name):
+        return keras.layers.BatchNormalization(**_BATCH_NORMALIZATION, center=False, scale=False, name=name)
+
+    def _arguments(self):
+        return {name: value for name, value in vars(self).items() if name != "head_sparsity"}
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseFactory:
+    """Makes stock layers, whose kernels are trained, with first kernels from a distribution of this project.
+
+    Args:
+        weight_distribution, weight_scale: the first kernels, as in `SubnetLayer`.
+        seed: each kernel is a function of it and the layer's name.
+
+    >>> DenseFactory().dense(10, name="head").units
+    10
+    """
+
+    weight_distribution: str = "kaiming_uniform"
+    weight_scale: float = 1.0
+    seed: int = 0
+
+    def conv2d(self, filters, kernel_size, *, name, **kwargs):
+        initializer = self._initializer(name)
+        return keras.layers.Conv2D(filters, kernel_size, kernel_initializer=initializer, name=name, **kwargs)
+
+    def dense(self, units, *, name, **kwargs):
+        return keras.layers.Dense(units, kernel_initializer=self._initializer(name), name=name, **kwargs)
+
+    def head(self, units, *, name, **kwargs):
+        return self.dense(units, name=name, **kwargs)
+
+    def batch_normalization(self, name):
+        return keras.layers.BatchNormalization(**_BATCH_NORMALIZATION, name=name)
+
+    def _initializer(self, name):
+        return SampledKernel(self.weight_distribution, self.weight_scale, seeds.fold(self.seed, name))
+
+
+@keras.saving.register_keras_serializable(package="iterand_tf")
+class SampledKernel(keras.initializers.Initializer):
+    """Keras initializer that draws from `iterand_tf.distributions.sample`.
+
+    Args:
+        distribution, scale, seed: the arguments `name`, `scale` and `seed` of `sample`.
+
+    >>> SampledKernel("signed_constant", 1.0, seed=0)((2, 1)).shape
+    TensorShape([2, 1])
+    """
+
+    def __init__(self, distribution: str, scale: float, seed: int):
+        self.distribution = distributions.check_name(distribution)
+        self.scale = distributions.check_scale(scale)
+        self.seed = seeds.make_seed(seed)
+
+    def __call__(self, shape, dtype=None):
+        kernel = distributions.sample(self.distribution, shape, self.seed, self.scale)
+        return keras.ops.cast(kernel, dtype or keras.config.floatx())
+
+    def get_config(self):
+        return {"distribution": self.distribution, "scale": self.scale, "seed": self.seed}
+
+
+def _without_bias(kwargs):
+    return {name: value for name, value in kwargs.items() if name != "use_bias"}

@@ -1,0 +1,21 @@
+"""The first and the last layers that all models share."""
+
+import keras
+
+# Mean and variance of ImageNet's channels for pixels in 0-255; one channel takes their average.
+_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+_VARIANCE = ((0.229 * 255) ** 2, (0.224 * 255) ** 2, (0.225 * 255) ** 2)
+
+
+def pixel_input(input_shape: tuple[int, int, int]):
+    """An input of pixels in 0-255 named `image`, and the same normalized: what is served is what was trained."""
+    channels = input_shape[-1]
+    mean, variance = (_MEAN, _VARIANCE) if channels == 3 else (sum(_MEAN) / 3, sum(_VARIANCE) / 3)
+    image = keras.Input(input_shape, name="image")
+    # In float32 also under mixed precision, where 255 has only two digits.
+    return image, keras.layers.Normalization(mean=mean, variance=variance, dtype="float32", name="normalize")(image)
+
+
+def logits(outputs):
+    """The classifier's outputs in float32, also under mixed precision."""
+    return keras.layers.Activation("linear", dtype="float32", name="logits")(outputs)

@@ -1,0 +1,113 @@
+"""Optimizers and learning rate schedules as the papers use them, on top of Keras's own."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+OPTIMIZERS = ("sgd", "adamw")
+LR_SCHEDULES = ("cosine", "multi_step", "constant")
+FINETUNE_LEARNING_RATE = 1e-5
+
+
+@keras.saving.register_keras_serializable(package="iterand_tf")
+class CoupledSGD(keras.optimizers.SGD):
+    """SGD whose L2 term is part of the gradient and so goes through the momentum, as in the papers' experiments.
+
+    Keras's own `weight_decay` is decoupled: it shrinks the variable past the momentum. Here the update is that of
+    `keras.optimizers.SGD` for the gradient `g + l2 * variable`, which is the gradient of the loss plus
+    `l2 / 2 * sum(variable ** 2)`.
+
+    Args:
+        learning_rate: number or schedule.
+        momentum: in [0, 1].
+        l2: factor of the coupled L2 term, at least 0, on every trained variable.
+        **kwargs: the other arguments of `keras.optimizers.SGD`.
+
+    Raises:
+        ValueError: if `l2` is negative, or `weight_decay` is given as well.
+
+    >>> variable = keras.Variable([1.0])
+    >>> CoupledSGD(learning_rate=0.5, l2=0.1).apply([ops.zeros(1)], [variable])
+    >>> round(float(variable[0]), 6)
+    0.95
+    """
+
+    def __init__(self, learning_rate: Any = 0.1, momentum: float = 0.9, l2: float = 0.0, **kwargs: Any):
+        if l2 < 0 or kwargs.get("weight_decay"):
+            raise ValueError(f"l2 must be at least 0 and replaces weight_decay. Received: {l2=}, {kwargs=}")
+        super().__init__(learning_rate=learning_rate, momentum=momentum, **kwargs)
+        self.l2 = l2
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.l2:
+            gradient = ops.cast(gradient, variable.dtype) + ops.cast(self.l2, variable.dtype) * variable
+        super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self):
+        return super().get_config() | {"l2": self.l2}
+
+
+def learning_rate_schedule(
+    name: str, learning_rate: float, steps_per_epoch: int, epochs: int, warmup_epochs: int, finetune_epochs: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate as a function of the step.
+
+    Args:
+        name: `"cosine"`, to 0 without fine-tune epochs, or otherwise to `FINETUNE_LEARNING_RATE`, at which they
+            stay; `"multi_step"`, a tenth after one half and again after three quarters of all epochs; `"constant"`.
+        learning_rate: its highest value.
+        steps_per_epoch: optimizer steps in an epoch.
+        epochs: all epochs, warm-up and fine-tune epochs included.
+        warmup_epochs: epochs of linear growth from 0; cosine only.
+        finetune_epochs: the last epochs, cosine only.
+
+    Raises:
+        ValueError: if `name` is unknown or the epochs do not fit.
+
+    >>> schedule = learning_rate_schedule("cosine", 0.4, steps_per_epoch=10, epochs=2, warmup_epochs=0, finetune_epochs=0)
+    >>> [round(float(schedule(step)), 3) for step in (0, 10, 20)]
+    [0.4, 0.2, 0.0]
+    """
+    if name not in LR_SCHEDULES:
+        raise ValueError(f"lr_schedule must be one of {', '.join(LR_SCHEDULES)}. Received: {name=}")
+    if name != "cosine" and (warmup_epochs or finetune_epochs):
+        raise ValueError(f"warm-up and fine-tune epochs go with the cosine schedule. Received: {name=}")
+    if epochs and warmup_epochs + finetune_epochs >= epochs:
+        raise ValueError(
+            f"warmup_epochs + finetune_epochs must be below epochs. "
+            f"Received: {warmup_epochs=}, {finetune_epochs=}, {epochs=}"
+        )
+    schedules = keras.optimizers.schedules
+    if name == "multi_step":
+        steps = steps_per_epoch * epochs
+        return schedules.PiecewiseConstantDecay(
+            [steps // 2, steps * 3 // 4], [learning_rate, learning_rate / 10, learning_rate / 100]
+        )
+    if name == "constant":
+        return schedules.PiecewiseConstantDecay([0], [learning_rate, learning_rate])
+    return schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup_epochs else learning_rate,
+        decay_steps=max((epochs - warmup_epochs - finetune_epochs) * steps_per_epoch, 1),
+        alpha=FINETUNE_LEARNING_RATE / learning_rate if finetune_epochs else 0.0,
+        warmup_target=learning_rate if warmup_epochs else None,
+        warmup_steps=warmup_epochs * steps_per_epoch,
+    )
+
+
+def optimizer(
+    name: str, learning_rate: Any, momentum: float, weight_decay: float
+) -> keras.optimizers.Optimizer:
+    """`"sgd"` with coupled L2 `weight_decay`, or `"adamw"` with decoupled `weight_decay` and no use for `momentum`.
+
+    Raises:
+        ValueError: if `name` is unknown.
+
+    >>> optimizer("sgd", 0.1, momentum=0.9, weight_decay=5e-4).l2
+    0.0005
+    """
+    if name == "sgd":
+        return CoupledSGD(learning_rate, momentum, l2=weight_decay)
+    if name == "adamw":
+        return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
+    raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}. Received: {name=}")

@@ -1,0 +1,30 @@
+"""Seeds derived from seeds, so that every draw is a pure function of what it is drawn for."""
+
+import random
+import zlib
+
+import numpy as np
+
+
+def fold(seed: int, *parts: int | str) -> int:
+    """Returns a seed in [0, 2**31) that depends on `seed` and on every part, in order.
+
+    >>> fold(1, "conv1", 300) == fold(1, "conv1", 300) != fold(1, "conv2", 300)
+    True
+    """
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in (seed, *parts)]
+    return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
+
+
+def make_seed(seed: int | None) -> int:
+    """Returns `seed`, or where it is None one drawn from Python's generator, which
+    `keras.utils.set_random_seed` controls.
+
+    Raises:
+        ValueError: if `seed` is neither None nor a whole number of at least 0.
+    """
+    if seed is None:
+        return random.randrange(2**31)
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed must be None or a whole number of at least 0. Received: seed={seed!r}")
+    return int(seed)

@@ -1,0 +1,71 @@
+"""Weights kept and removed, layer by layer."""
+
+import dataclasses
+
+import keras
+
+from iterand_tf.layers import subnet_layers
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSparsity:
+    """One Subnet layer's numbers: kernel entries in all and kept."""
+
+    name: str
+    shape: tuple[int, ...]
+    num_weights: int
+    num_kept: int
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction removed."""
+        return 1 - self.num_kept / self.num_weights if self.num_weights else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsityReport:
+    """The layers in the model's order, their totals, and as `str()` a table of both.
+
+    Args:
+        layers: one entry a Subnet layer.
+    """
+
+    layers: tuple[LayerSparsity, ...]
+
+    @property
+    def total(self) -> LayerSparsity:
+        num_weights = sum(layer.num_weights for layer in self.layers)
+        return LayerSparsity("total", (), num_weights, sum(layer.num_kept for layer in self.layers))
+
+    def __str__(self) -> str:
+        rows = [("layer", "kernel", "weights", "kept", "removed", "sparsity")]
+        for layer in (*self.layers, self.total):
+            removed = layer.num_weights - layer.num_kept
+            counts = (f"{number:,}" for number in (layer.num_weights, layer.num_kept, removed))
+            rows.append((layer.name, "x".join(map(str, layer.shape)), *counts, f"{layer.sparsity:.4f}"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if column < 2 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        )
+
+
+def sparsity_report(model: keras.Model) -> SparsityReport:
+    """Reports the weights kept and removed of every Subnet layer of a built model.
+
+    >>> import iterand_tf
+    >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(5, sparsity=0.75, name="head")])
+    >>> print(sparsity_report(model))
+    layer  kernel  weights  kept  removed  sparsity
+    head   4x5          20     5       15    0.7500
+    total               20     5       15    0.7500
+    """
+    return SparsityReport(
+        tuple(
+            LayerSparsity(layer.name, tuple(layer.kernel.shape), layer.num_weights, layer.num_kept)
+            for layer in subnet_layers(model)
+        )
+    )

@@ -1,0 +1,129 @@
+"""Trains, evaluates and exports networks whose weights are chosen instead of optimized.
+
+    python main.py --flagfile=flags/NAME.flags [--flag=value ...]
+
+With no flag at all it does what flags/quickstart.flags says. Exit codes: 0 done; 1 a flag or its value is wrong; 2 the
+dataset is missing or wrong; 3 the model_dir cannot be used; 4 the export failed; 130 interrupted from the keyboard.
+"""
+
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions
+
+from absl import app, flags, logging
+
+from iterand_tf import config as config_lib
+from iterand_tf.errors import UserError
+from iterand_tf.model_dir import ModelDir
+
+MODES = ("train", "evaluate", "export")
+QUICKSTART = pathlib.Path(__file__).parent / "flags" / "quickstart.flags"
+INTERRUPTED = 130
+
+_DEFINE = {
+    "str": flags.DEFINE_string,
+    "int": flags.DEFINE_integer,
+    "float": flags.DEFINE_float,
+    "float | None": flags.DEFINE_float,
+    "bool": flags.DEFINE_boolean,
+}
+
+
+def define_flags() -> None:
+    """Defines --mode, and one flag for each option of the configuration."""
+    flags.DEFINE_enum("mode", "train", MODES, "train (and export if --export_dir), evaluate or export a run")
+    for fields in config_lib.option_fields().values():
+        for field in fields:
+            choices, help_line = field.metadata["choices"], field.metadata["help"]
+            if choices:
+                flags.DEFINE_enum(field.name, field.default, choices, help_line)
+            else:
+                name = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+                _DEFINE[name](field.name, field.default, help_line)
+
+
+def parse(argv: list[str]) -> tuple[str, config_lib.Config]:
+    """The mode and the configuration; evaluate and export begin with the flags of the run in --model_dir.
+
+    Raises:
+        UserError: if a flag is unknown or a value is wrong.
+    """
+    values = flags.FLAGS
+    try:
+        positional = values(argv if argv[1:] else [*argv, f"--flagfile={QUICKSTART}"])
+        if values.mode != "train":
+            model_dir = ModelDir.existing(values.model_dir)
+            values.unparse_flags()
+            positional = values([argv[0], f"--flagfile={model_dir.flags_file}", *argv[1:]])
+    except flags.Error as error:
+        raise UserError(f"{str(error).splitlines()[0]}; see python main.py --help.") from error
+    if positional[1:]:
+        raise UserError(f"{positional[1]} is not a flag; write --name=value, see python main.py --help.")
+    return values.mode, config_lib.Config.from_values(values.flag_values_dict())
+
+
+def run(mode: str, config: config_lib.Config) -> None:
+    """Does what the mode says and prints a short report."""
+    from export import check_export_dir
+    from iterand_tf import training
+
+    if config.export.export_dir or mode == "export":
+        check_export_dir(config.export.export_dir)
+    if mode == "evaluate":
+        for name, value in training.evaluate(config, ModelDir.existing(config.run.model_dir)).items():
+            print(f"{name}: {value}")
+        return
+    if mode == "train":
+        result = training.train(config)
+        model_dir, metrics = result.model_dir, result.metrics
+    else:
+        model_dir = ModelDir.existing(config.run.model_dir)
+        metrics = model_dir.read_result()
+    if config.export.export_dir:
+        metrics = metrics | export_run(config, model_dir)
+        model_dir.write_result(metrics)
+    print_report(model_dir, metrics)
+
+
+def export_run(config: config_lib.Config, model_dir: ModelDir) -> dict[str, object]:
+    """Writes the run's network as a SavedModel; returns what result.json records of it."""
+    from export import export_saved_model
+    from iterand_tf import training
+
+    model = training.load_model(model_dir, config.export.export_checkpoint)
+    test_batches = training.load_data(config).test.evaluation_batches(config.data.batch_size)
+    sample, _ = next(iter(test_batches))
+    exported = export_saved_model(model, config.export.export_dir, sample=sample.numpy())
+    print(f"exported {exported.path}; reloaded, it answers as the trained network")
+    return exported.metrics()
+
+
+def print_report(model_dir: ModelDir, metrics: dict[str, object]) -> None:
+    """One line for each figure of result.json."""
+    print(f"\n{model_dir.result}")
+    for name, value in metrics.items():
+        if value is not None:
+            print(f"  {name:<24} {value:,.4g}" if isinstance(value, float) else f"  {name:<24} {value:,}")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command line; returns the exit code."""
+    try:
+        run(*parse(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; give --resume with the same --model_dir to continue", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.ERROR)
+    app.define_help_flags()
+    define_flags()
+    sys.exit(main(sys.argv))

@@ -1,0 +1,207 @@
+"""Rerandomize in model.fit: events at the right steps, whatever way fit is called."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import iterand_tf
+from iterand_tf.callbacks import Rerandomize
+
+EXAMPLES, BATCH = 32, 4  # eight steps an epoch
+INPUTS = np.random.default_rng(0).normal(size=(EXAMPLES, 6)).astype(np.float32)
+LABELS = (INPUTS[:, 0] > 0).astype(np.int32)
+
+
+def sequential():
+    return keras.Sequential([keras.Input((6,)), *layers()])
+
+
+def functional():
+    inputs = x = keras.Input((6,))
+    for layer in layers():
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = layers()
+
+    def call(self, inputs):
+        return self.head(self.hidden(inputs))
+
+
+MODELS = {"sequential": sequential, "functional": functional, "subclassed": Subclassed}
+
+
+def layers():
+    arguments = {"sparsity": 0.5, "weight_distribution": "kaiming_uniform", "seed": 1}
+    return (
+        iterand_tf.SubnetDense(8, activation="relu", name="hidden", **arguments),
+        iterand_tf.SubnetDense(2, name="head", **arguments),
+    )
+
+
+def compiled(build=sequential, **arguments):
+    model = build()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, **arguments)
+    return model
+
+
+def fit(model, *callbacks, **arguments):
+    arguments = {"batch_size": BATCH, "epochs": 1, "shuffle": False, "verbose": 0} | arguments
+    return model.fit(INPUTS, LABELS, callbacks=list(callbacks), **arguments)
+
+
+def weights(model):
+    return [variable.numpy() for variable in model.variables]
+
+
+def assert_same(first, second):
+    for ours, theirs in zip(weights(first), weights(second), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+class Events(Rerandomize):
+    """Records after which steps the kernels changed."""
+
+    def on_train_begin(self, logs=None):
+        self.steps = []
+        super().on_train_begin(logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        layers = list(iterand_tf.subnet_layers(self.model))
+        before = [layer.kernel.numpy() for layer in layers]
+        super().on_train_batch_end(batch, logs)
+        if any((layer.kernel.numpy() != kernel).any() for layer, kernel in zip(layers, before, strict=True)):
+            self.steps.append(int(self.model.optimizer.iterations))
+
+
+def by_hand(model, steps, period, rate):
+    """The same training as a plain loop: the oracle of the callback."""
+    for step in range(1, steps + 1):
+        batch = slice((step - 1) * BATCH % EXAMPLES, (step - 1) * BATCH % EXAMPLES + BATCH)
+        model.train_on_batch(INPUTS[batch], LABELS[batch])
+        if step % period == 0:
+            for layer in iterand_tf.subnet_layers(model):
+                layer.rerandomize(step, rate)
+
+
+@pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
+def test_equals_a_hand_written_loop(build):
+    fitted, looped = compiled(build), compiled(build)
+    events = Events(period=3, rate=0.5)
+    fit(fitted, events, epochs=2)
+    by_hand(looped, 16, period=3, rate=0.5)
+    assert events.steps == [3, 6, 9, 12, 15]
+    assert_same(fitted, looped)
+
+
+def test_steps_per_execution_skips_over_no_event():
+    model = compiled(steps_per_execution=4)
+    history = fit(model, events := Events(period=3, rate=1.0)).history
+    assert events.steps == [4, 8]  # the events of 3, and of 6, when the executions end
+    pruned = sum(layer.num_weights - layer.num_kept for layer in iterand_tf.subnet_layers(model))
+    assert history["rerandomized_weights"] == [2 * pruned]
+
+
+def test_repeated_fits_and_initial_epoch_continue_the_count():
+    once, twice = compiled(), compiled()
+    fit(once, Rerandomize(period=5, rate=0.5), epochs=3)
+    fit(twice, Rerandomize(period=5, rate=0.5))
+    fit(twice, Rerandomize(period=5, rate=0.5), initial_epoch=1, epochs=3)
+    assert_same(once, twice)
+
+
+def test_an_event_due_at_the_step_of_a_resume_happens_once():
+    whole, saved = compiled(), compiled()
+    fit(whole, Rerandomize(period=8, rate=0.5), epochs=2)
+    fit(saved)  # ends at step 8, before its event, as a checkpoint written earlier in the list of callbacks does
+    fit(saved, Rerandomize(period=8, rate=0.5), initial_epoch=1, epochs=2)
+    assert_same(whole, saved)
+
+
+def test_rate_zero_is_edge_popup():
+    with_callback, without = compiled(), compiled()
+    history = fit(with_callback, Rerandomize(period=2, rate=0.0)).history
+    fit(without)
+    assert history["rerandomized_weights"] == [0]
+    assert_same(with_callback, without)
+
+
+def test_accepts_a_schedule():
+    schedule = iterand_tf.RerandomizationSchedule(period=4, rate=0.5)
+    assert Rerandomize(schedule).schedule == Rerandomize(period=4, rate=0.5).schedule == schedule
+    with pytest.raises(ValueError, match="either a schedule or"):
+        Rerandomize(schedule, rate=0.1)
+
+
+def test_refuses_a_model_without_subnet_layers():
+    model = compiled(lambda: keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)]))
+    with pytest.raises(ValueError, match="needs a model with Subnet layers"):
+        fit(model, Rerandomize())
+
+
+def test_beside_other_callbacks_and_in_their_logs(tmp_path):
+    model = compiled()
+    history = fit(
+        model,
+        Rerandomize(period=3, rate=1.0),
+        keras.callbacks.EarlyStopping("loss", patience=5),
+        keras.callbacks.ModelCheckpoint(tmp_path / "model.keras", monitor="loss", save_best_only=True),
+        keras.callbacks.TensorBoard(tmp_path / "logs"),
+        epochs=2,
+    ).history
+    redrawn = sum(layer.num_weights - layer.num_kept for layer in iterand_tf.subnet_layers(model))
+    assert history["rerandomized_weights"] == [2 * redrawn, 3 * redrawn]
+    assert len(history["mask_flip_ratio"]) == 2
+    tags = {
+        value.tag
+        for file in (tmp_path / "logs" / "train").iterdir()
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    }
+    assert {"epoch_rerandomized_weights", "epoch_mask_flip_ratio"} <= tags
+    keras.models.load_model(tmp_path / "model.keras")
+
+
+def test_mask_flip_ratio_is_the_fraction_of_changed_mask_entries():
+    model = compiled()
+    before = [layer.kernel_mask.numpy() for layer in iterand_tf.subnet_layers(model)]
+    history = fit(model, Rerandomize(period=0)).history
+    after = [layer.kernel_mask.numpy() for layer in iterand_tf.subnet_layers(model)]
+    flips = sum((old != new).sum() for old, new in zip(before, after, strict=True))
+    assert flips > 0
+    assert history["mask_flip_ratio"] == [flips / sum(mask.size for mask in after)]
+
+
+def test_mixed_float16_counts_the_steps_of_the_inner_optimizer():
+    keras.config.set_dtype_policy("mixed_float16")
+    events = Events(period=3, rate=0.5)
+    fit(model := compiled(), events)
+    assert events.steps == [step for step in (3, 6) if step <= int(model.optimizer.iterations)] != []
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_with_and_without_xla(jit_compile):
+    compiled_model, plain = compiled(jit_compile=jit_compile), compiled()
+    fit(compiled_model, Rerandomize(period=3, rate=0.5))
+    fit(plain, Rerandomize(period=3, rate=0.5))
+    for ours, theirs in zip(weights(compiled_model), weights(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_replicas_agree_and_losses_are_those_of_one_device(strategy_scope):
+    with strategy_scope():
+        model = compiled()
+    reference = compiled()
+    histories = [fit(m, Rerandomize(period=3, rate=0.5), epochs=4).history["loss"] for m in (model, reference)]
+    np.testing.assert_allclose(*histories, rtol=1e-5)
+    for layer in iterand_tf.subnet_layers(model):
+        for variable in (layer.kernel.value, layer.scores.value):
+            copies = [copy.numpy() for copy in getattr(variable, "values", [variable])]
+            for copy in copies:
+                np.testing.assert_array_equal(copy, copies[0])

@@ -1,0 +1,38 @@
+"""Fixtures shared by all tests. The CPU is split in two before TensorFlow starts."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import contextlib
+import functools
+
+import keras
+import pytest
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(params=["one_device", "two_virtual_devices"])
+def strategy_scope(request):
+    """A function that opens the scope: none, or MirroredStrategy on two virtual CPUs."""
+    if request.param == "one_device":
+        return contextlib.nullcontext
+    return _mirrored().scope
+
+
+@functools.cache
+def _mirrored():
+    """One for all tests: a second one would use the same collective keys again for other shapes."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras_state():
+    """The same seeds and the float32 policy at the start of each test."""
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")

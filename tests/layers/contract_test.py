@@ -1,0 +1,229 @@
+"""What every Subnet layer must do, run over a table; the stock Keras layer is the oracle.
+
+A new layer is covered by adding rows to CASES.
+"""
+
+import contextlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import iterand_tf
+from iterand_tf import SubnetConv2D, SubnetDense, SubnetLayer
+
+# name: (class, stock arguments, input shape)
+CASES = {
+    "dense": (SubnetDense, {"units": 5}, (4, 7)),
+    "dense_bias_relu": (SubnetDense, {"units": 5, "use_bias": True, "activation": "relu"}, (4, 7)),
+    "dense_3d": (SubnetDense, {"units": 5, "bias_initializer": "ones", "use_bias": True}, (4, 3, 7)),
+    "conv": (SubnetConv2D, {"filters": 4, "kernel_size": 3}, (2, 8, 9, 3)),
+    "conv_same_strides": (
+        SubnetConv2D,
+        {"filters": 4, "kernel_size": (3, 2), "strides": 2, "padding": "same", "use_bias": True},
+        (2, 8, 9, 3),
+    ),
+    "conv_dilation": (SubnetConv2D, {"filters": 4, "kernel_size": 3, "dilation_rate": (2, 1)}, (2, 8, 9, 3)),
+    "conv_groups": (SubnetConv2D, {"filters": 4, "kernel_size": 3, "groups": 2}, (2, 8, 9, 6)),
+}
+MORE_ARGUMENTS = {
+    "score_transform": "abs",
+    "weight_distribution": "kaiming_uniform",
+    "weight_scale": 0.5,
+    "score_distribution": "uniform",
+    "score_scale": 2.0,
+    "bias_regularizer": "l2",
+    "bias_constraint": "non_neg",
+    "activity_regularizer": "l1",
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+def built(case, **subnet_arguments):
+    cls, arguments, shape = case
+    layer = cls(**arguments, **({"sparsity": 0.4, "seed": 3} | subnet_arguments))
+    layer.build(shape)
+    return layer, tf.random.stateless_normal(shape, seed=(1, 2))
+
+
+def test_the_table_holds_every_layer():
+    layers = {value for value in vars(iterand_tf).values() if isinstance(value, type) and issubclass(value, SubnetLayer)}
+    assert layers - {SubnetLayer} == {cls for cls, _, _ in CASES.values()}
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.4, 0.9])
+def test_outputs_are_those_of_the_stock_layer_with_the_masked_kernel(case, sparsity):
+    layer, inputs = built(case, sparsity=sparsity)
+    cls, arguments, shape = case
+    stock = cls.dense_class(**{"use_bias": False} | arguments)
+    stock.build(shape)
+    mask = layer.kernel_mask.numpy()
+    assert mask.sum() == mask.size - round(sparsity * mask.size) == layer.num_kept
+    stock.kernel.assign(np.where(mask == 1, layer.kernel.numpy(), 0))
+    if layer.use_bias:
+        stock.bias.assign(layer.bias)
+    np.testing.assert_array_equal(layer(inputs), stock(inputs))
+    assert layer.compute_output_shape(shape) == stock.compute_output_shape(shape)
+
+
+def test_the_gradient_of_the_scores_is_that_of_the_effective_kernel_times_the_kernel(case):
+    layer, inputs = built(case)
+    stock = layer.to_dense()
+    with tf.GradientTape(persistent=True) as tape:
+        loss = tf.reduce_sum(tf.sin(layer(inputs)))
+        stock_loss = tf.reduce_sum(tf.sin(stock(inputs)))
+    expected = tape.gradient(stock_loss, stock.kernel.value) * layer.kernel
+    np.testing.assert_allclose(tape.gradient(loss, layer.scores.value), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_only_scores_and_a_bias_are_trained(case):
+    layer, _ = built(case)
+    trained = {variable.name for variable in layer.trainable_variables}
+    assert trained == {"scores", "bias"} if layer.use_bias else {"scores"}
+    assert [variable.name for variable in layer.non_trainable_variables] == ["kernel"]
+
+
+def test_abs_ranks_magnitudes(case):
+    layer, _ = built(case, score_transform="abs")
+    scores, mask = np.abs(layer.scores.numpy()), layer.kernel_mask.numpy() == 1
+    assert scores[mask].min() >= scores[~mask].max()
+
+
+def test_every_argument_round_trips(case):
+    cls, arguments, _ = case
+    layer = cls(**arguments, sparsity=0.3, seed=7, name="mine", **MORE_ARGUMENTS)
+    config = layer.get_config()
+    assert cls.from_config(config).get_config() == config
+    for name, value in ({"sparsity": 0.3, "seed": 7} | MORE_ARGUMENTS).items():
+        if "regularizer" not in name and "constraint" not in name:
+            assert config[name] == value
+    assert config["bias_regularizer"]["class_name"] == "L2"
+    assert config["bias_constraint"]["class_name"] == "NonNeg"
+    assert config["activity_regularizer"]["class_name"] == "L1"
+
+
+def test_a_saved_model_loads_in_a_fresh_process(case, tmp_path):
+    layer, inputs = built(case)
+    model = keras.Sequential([keras.Input(batch_shape=inputs.shape), layer])
+    layer.scores.assign(-layer.scores)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "inputs.npy", inputs)
+    script = (
+        "import sys, numpy as np, keras, iterand_tf\n"
+        "model = keras.models.load_model(sys.argv[1] + '/model.keras')\n"
+        "np.save(sys.argv[1] + '/outputs.npy', model(np.load(sys.argv[1] + '/inputs.npy')))\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), model(inputs))
+
+
+def test_from_dense_takes_the_configuration_and_to_dense_gives_the_same_outputs(case):
+    cls, arguments, shape = case
+    stock = cls.dense_class(**arguments, name="mine", kernel_regularizer="l2")
+    layer = cls.from_dense(stock, sparsity=0.7, seed=1)
+    inputs = tf.random.stateless_normal(shape, seed=(1, 2))
+    outputs = layer(inputs)
+    assert (layer.name, layer.sparsity, layer.use_bias) == ("mine", 0.7, stock.use_bias)
+    dense = layer.to_dense()
+    assert type(dense) is cls.dense_class
+    assert dense.name == "mine"
+    np.testing.assert_array_equal(dense(inputs), outputs)
+    assert not np.signbit(dense.kernel.numpy()[layer.kernel_mask.numpy() == 0]).any()
+
+
+def test_from_dense_refuses_other_layers(case):
+    with pytest.raises(TypeError, match="from_dense takes a"):
+        case[0].from_dense(keras.layers.Flatten())
+
+
+def test_to_dense_needs_a_built_layer(case):
+    cls, arguments, _ = case
+    with pytest.raises(ValueError, match="build it"):
+        cls(**arguments).to_dense()
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_keeps_the_scores_in_float32(case, precision):
+    layer, inputs = built(case, dtype=precision)
+    exact, _ = built(case)
+    layer.set_weights(exact.get_weights())
+    outputs = layer(inputs)
+    assert layer.scores.dtype == layer.kernel.dtype == "float32"
+    assert outputs.dtype == layer.compute_dtype
+    np.testing.assert_allclose(np.float32(outputs), exact(inputs), rtol=0.05, atol=0.1)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.cast(layer(inputs), tf.float32))
+    assert tape.gradient(loss, layer.scores.value).dtype == tf.float32
+    np.testing.assert_array_equal(layer.to_dense()(inputs), outputs)
+
+
+def test_draws_are_functions_of_seed_name_and_step(case):
+    first, _ = built(case, name="a")
+    again, _ = built(case, name="a")
+    other_name, _ = built(case, name="b")
+    other_seed, _ = built(case, name="a", seed=4)
+    np.testing.assert_array_equal(first.kernel, again.kernel)
+    np.testing.assert_array_equal(first.scores, again.scores)
+    for other in (other_name, other_seed):
+        assert (other.kernel.numpy() != first.kernel.numpy()).any()
+        assert (other.scores.numpy() != first.scores.numpy()).any()
+
+
+def test_rerandomize_keeps_the_kept_and_is_idempotent_at_a_step(case):
+    layer, inputs = built(case, weight_distribution="kaiming_uniform")
+    before, mask, outputs = layer.kernel.numpy(), layer.kernel_mask.numpy() == 1, layer(inputs).numpy()
+    redrawn = layer.rerandomize(step=10, rate=0.5)
+    after = layer.kernel.numpy()
+    np.testing.assert_array_equal(after[mask], before[mask])
+    np.testing.assert_array_equal(layer(inputs), outputs)
+    assert (after != before).sum() == redrawn > 0
+    layer.rerandomize(step=10, rate=0.5)
+    np.testing.assert_array_equal(layer.kernel, after)
+    layer.rerandomize(step=20, rate=1.0)
+    assert (layer.kernel.numpy() != before)[~mask].all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sparsity": 1.0},
+        {"sparsity": -0.1},
+        {"score_transform": "square"},
+        {"weight_distribution": "gaussian"},
+        {"weight_scale": 0.0},
+        {"score_distribution": "gaussian"},
+        {"score_scale": -1.0},
+        {"seed": -1},
+        {"seed": 0.5},
+    ],
+)
+def test_refuses_arguments_out_of_range(case, wrong):
+    cls, arguments, _ = case
+    with pytest.raises(ValueError, match="Received"):
+        cls(**arguments, **wrong)
+
+
+def test_trains_to_the_same_losses_on_one_and_on_two_devices(case, strategy_scope):
+    """Both runs of the fixture are compared with a third, plain run."""
+
+    def losses(scope):
+        with scope():
+            layer, inputs = built(case, name="layer")
+            layer = type(layer).from_config(layer.get_config())
+            model = keras.Sequential([keras.Input(inputs.shape[1:]), layer, keras.layers.Flatten()])
+            model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+        targets = np.ones(model.compute_output_shape(inputs.shape), np.float32)
+        fit = model.fit(
+            inputs.numpy(), targets, batch_size=2, epochs=3, shuffle=False, verbose=0,
+            callbacks=[iterand_tf.Rerandomize(period=2, rate=0.5)],
+        )  # fmt: skip
+        return fit.history["loss"]
+
+    np.testing.assert_allclose(losses(strategy_scope), losses(contextlib.nullcontext), rtol=1e-5)

@@ -1,0 +1,124 @@
+"""Exactness of masks: hand-written tables, an oracle that sorts, sizes up to ten million."""
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from iterand_tf import masks
+
+TABLE = [
+    # scores, sparsity, mask
+    ([1.0], 0.0, [1]),
+    ([1.0], 0.999, [0]),
+    ([1.0, 2.0], 0.5, [0, 1]),
+    ([2.0, 1.0], 0.5, [1, 0]),
+    ([-1.0, -2.0, -3.0, -4.0], 0.5, [1, 1, 0, 0]),
+    ([0.1, 0.2, 0.3, 0.4], 0.25, [0, 1, 1, 1]),
+    ([5.0, 5.0, 5.0, 5.0], 0.5, [1, 1, 0, 0]),
+    ([1.0, 5.0, 5.0, 5.0, 9.0], 0.4, [0, 1, 1, 0, 1]),
+    ([0.0, -0.0, 0.0, -0.0], 0.5, [1, 1, 0, 0]),
+    ([-0.0, 1e-45, -1e-45], 0.33, [1, 1, 0]),
+    ([np.inf, -np.inf, 0.0], 0.33, [1, 0, 1]),
+    ([np.inf, np.inf, 1.0], 0.67, [1, 0, 0]),
+    ([3.4e38, -3.4e38, 1.0, -1.0], 0.5, [1, 0, 1, 0]),
+    ([np.nan, 0.0, 1.0], 0.67, [1, 0, 0]),
+    ([[1.0, 4.0], [3.0, 2.0]], 0.5, [[0, 1], [1, 0]]),
+    ([], 0.5, []),
+]
+
+
+def sorting_oracle(scores, sparsity):
+    flat = scores.ravel() + np.float32(0)
+    order = np.lexsort((np.arange(flat.size), -flat))
+    mask = np.zeros(flat.size, np.float32)
+    mask[order[: flat.size - round(sparsity * flat.size)]] = 1
+    return mask.reshape(scores.shape)
+
+
+def plain_mask(scores, sparsity):
+    """The mask with XLA switched off and every operation run by itself."""
+    kept = masks.num_kept(scores.size, sparsity)
+    flat = tf.constant(scores.ravel())
+    return np.reshape(masks._select_largest(flat, tf.constant(kept)), scores.shape)
+
+
+@pytest.mark.parametrize(("scores", "sparsity", "expected"), TABLE)
+def test_hand_written_masks(scores, sparsity, expected):
+    mask = masks.topk_mask(np.array(scores, np.float32), sparsity)
+    assert mask.dtype == "float32"
+    assert mask.numpy().tolist() == expected
+
+
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(data=st.data(), sparsity=st.floats(0, 0.999))
+def test_equals_the_sorting_oracle(data, sparsity):
+    # Few sizes, because each is compiled once; few distinct values, because they tie.
+    size = data.draw(st.sampled_from([1, 2, 7, 64]))
+    values = st.one_of(st.sampled_from([-1.0, -0.0, 0.0, 0.5]), st.floats(width=32, allow_nan=False))
+    scores = data.draw(hnp.arrays(np.float32, (size,), elements=values))
+    mask = masks.topk_mask(scores, sparsity).numpy()
+    np.testing.assert_array_equal(mask, sorting_oracle(scores, sparsity))
+    assert mask.sum() == size - round(sparsity * size)
+
+
+@pytest.mark.parametrize("sparsity", [0.001, 0.3, 0.5, 0.6, 0.999])
+@pytest.mark.parametrize("values", ["normal", "uniform", "rounded", "heavy", "negative", "two"])
+def test_equal_with_and_without_xla(values, sparsity):
+    draw = np.random.default_rng(1)
+    scores = {
+        "normal": lambda: draw.normal(size=3001),
+        "uniform": lambda: draw.uniform(-1, 1, 3001),
+        "rounded": lambda: draw.normal(size=3001).round(1),
+        "heavy": lambda: draw.standard_cauchy(3001) ** 5,
+        "negative": lambda: -draw.exponential(size=3001),
+        "two": lambda: draw.integers(0, 2, 3001),
+    }[values]().astype(np.float32)
+    expected = sorting_oracle(scores, sparsity)
+    np.testing.assert_array_equal(masks.topk_mask(scores, sparsity), expected)
+    np.testing.assert_array_equal(plain_mask(scores, sparsity), expected)
+
+
+def test_inside_an_outer_xla_computation():
+    scores = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
+    compiled = tf.function(lambda s: masks.topk_mask(s, 0.3), jit_compile=True)
+    np.testing.assert_array_equal(compiled(scores), sorting_oracle(scores, 0.3))
+
+
+@pytest.mark.parametrize("values", ["normal", "all_equal"])
+def test_ten_million_scores(values):
+    size = 10_000_000
+    scores = np.random.default_rng(0).normal(size=size).astype(np.float32) if values == "normal" else np.ones(size, "f4")
+    mask = masks.topk_mask(scores, 0.7).numpy() == 1
+    assert mask.sum() == size - round(0.7 * size)
+    assert scores[mask].min() >= scores[~mask].max()
+    if values == "all_equal":
+        assert mask[: mask.sum()].all()
+
+
+def test_straight_through_is_the_mask_forward_and_the_identity_backward():
+    scores = tf.Variable([0.3, -0.2, 0.1, 0.7])
+    upstream = tf.constant([1.0, -2.0, 3.0, -4.0])
+    with tf.GradientTape() as tape:
+        mask = masks.straight_through_mask(scores, 0.5)
+    np.testing.assert_array_equal(mask, masks.topk_mask(scores, 0.5))
+    np.testing.assert_array_equal(tape.gradient(mask, scores, output_gradients=upstream), upstream)
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan"), "0.5", None, True])
+def test_refuses_a_sparsity_out_of_range(sparsity):
+    with pytest.raises(ValueError, match=r"sparsity must be a number in \[0, 1\)\. Received"):
+        masks.topk_mask([1.0, 2.0], sparsity)
+
+
+def test_refuses_a_dynamic_shape():
+    @tf.function(input_signature=[tf.TensorSpec([None])])
+    def mask(scores):
+        return masks.topk_mask(scores, 0.5)
+
+    with pytest.raises(ValueError, match="static shape"):
+        mask(tf.zeros(3))
+
+

@@ -12,7 +12,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from iterand_tf import config as config_lib
 from iterand_tf.errors import UserError
@@ -31,37 +31,44 @@ _DEFINE = {
 }
 
 
-def define_flags() -> None:
-    """Defines --mode, and one flag for each option of the configuration."""
-    flags.DEFINE_enum("mode", "train", MODES, "train (and export if --export_dir), evaluate or export a run")
+def define_flags() -> flags.FlagValues:
+    """--mode, and one flag for each option of the configuration."""
+    values = flags.FlagValues()
+    flags.DEFINE_boolean("help", False, "show this help", flag_values=values)
+    flags.DEFINE_enum(
+        "mode", "train", MODES, "train (and export if --export_dir), evaluate or export a run", flag_values=values
+    )
     for fields in config_lib.option_fields().values():
         for field in fields:
             choices, help_line = field.metadata["choices"], field.metadata["help"]
             if choices:
-                flags.DEFINE_enum(field.name, field.default, choices, help_line)
+                flags.DEFINE_enum(field.name, field.default, choices, help_line, flag_values=values)
             else:
-                name = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
-                _DEFINE[name](field.name, field.default, help_line)
+                _DEFINE[str(getattr(field.type, "__name__", field.type))](
+                    field.name, field.default, help_line, flag_values=values
+                )
+    return values
 
 
-def parse(argv: list[str]) -> tuple[str, config_lib.Config]:
-    """The mode and the configuration; evaluate and export begin with the flags of the run in --model_dir.
+def parse(argv: list[str]) -> flags.FlagValues:
+    """The values of all flags; evaluate and export begin with the flags of the run in --model_dir.
 
     Raises:
         UserError: if a flag is unknown or a value is wrong.
     """
-    values = flags.FLAGS
+    arguments = argv if argv[1:] else [*argv, f"--flagfile={QUICKSTART}"]
     try:
-        positional = values(argv if argv[1:] else [*argv, f"--flagfile={QUICKSTART}"])
-        if values.mode != "train":
-            model_dir = ModelDir.existing(values.model_dir)
-            values.unparse_flags()
-            positional = values([argv[0], f"--flagfile={model_dir.flags_file}", *argv[1:]])
+        values = define_flags()
+        positional = values(arguments)
+        if values.mode != "train" and not values.help:
+            flags_file = ModelDir.existing(values.model_dir).flags_file
+            values = define_flags()
+            positional = values([argv[0], f"--flagfile={flags_file}", *argv[1:]])
     except flags.Error as error:
         raise UserError(f"{str(error).splitlines()[0]}; see python main.py --help.") from error
     if positional[1:]:
         raise UserError(f"{positional[1]} is not a flag; write --name=value, see python main.py --help.")
-    return values.mode, config_lib.Config.from_values(values.flag_values_dict())
+    return values
 
 
 def run(mode: str, config: config_lib.Config) -> None:
@@ -111,7 +118,11 @@ def print_report(model_dir: ModelDir, metrics: dict[str, object]) -> None:
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit code."""
     try:
-        run(*parse(argv))
+        values = parse(argv)
+        if values.help:
+            print(f"{__doc__}\n{values.get_help()}")
+        else:
+            run(values.mode, config_lib.Config.from_values(values.flag_values_dict()))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -124,6 +135,4 @@ def main(argv: list[str]) -> int:
 if __name__ == "__main__":
     logging.use_absl_handler()
     logging.set_verbosity(logging.ERROR)
-    app.define_help_flags()
-    define_flags()
     sys.exit(main(sys.argv))

@@ -2,7 +2,7 @@
 
 import keras
 
-from iterand_tf import SubnetLayer
+from iterand_tf import SubnetLayer, subnet_layers
 
 
 def bake(model: keras.Model) -> keras.Model:
@@ -14,7 +14,7 @@ def bake(model: keras.Model) -> keras.Model:
         model: a built functional or Sequential model; it is not changed.
 
     Raises:
-        ValueError: if the model is subclassed or not built.
+        ValueError: if the model, or a layer with Subnet layers inside, is subclassed, or the model is not built.
 
     >>> import iterand_tf
     >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(2, sparsity=0.5)])
@@ -31,6 +31,11 @@ def bake(model: keras.Model) -> keras.Model:
     def stock_layer(layer):
         if isinstance(layer, SubnetLayer):
             return layer.to_dense()
+        if any(subnet_layers(layer)):
+            raise ValueError(
+                f"bake cannot replace the Subnet layers inside {layer.name} of class {type(layer).__name__}; "
+                f"build it as a functional or Sequential model. Received: model={model.name}"
+            )
         copy = type(layer).from_config(layer.get_config())
         copies.append((layer, copy))
         return copy

@@ -12,6 +12,7 @@ import tensorflow as tf
 from export.bake import bake
 from export.entropy import kernel_entropy_bits
 from iterand_tf.errors import ExportError
+from iterand_tf.files import check_writable
 
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit
 INPUT_NAME = "image"
@@ -51,11 +52,10 @@ def check_export_dir(export_dir: str | os.PathLike) -> pathlib.Path:
     path = pathlib.Path(export_dir).expanduser()
     if not str(export_dir):
         raise ExportError("--export_dir is empty; give the directory to write EXPORT_DIR/VERSION into.")
-    nearest = path.absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise ExportError(f"--export_dir={path} cannot be written: {nearest} is not a writable directory.")
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise ExportError(f"--export_dir={path} cannot be written ({error.strerror}); give another.") from error
     return path
 
 

@@ -22,8 +22,8 @@ class TrainingState:
         self.best_accuracy = tf.Variable(-1.0, dtype=tf.float64)
         self.seconds = tf.Variable(0.0, dtype=tf.float64)  # spent in training
         checkpoint = tf.train.Checkpoint(
-            model=model,
-            optimizer=model.optimizer,
+            model=_raw(model.variables),
+            optimizer=_raw(model.optimizer.variables),
             epoch=self.epoch,
             best_accuracy=self.best_accuracy,
             seconds=self.seconds,
@@ -43,5 +43,10 @@ def restore_model(model: keras.Model, directory: pathlib.Path) -> bool:
     newest = tf.train.latest_checkpoint(str(directory))
     if newest is None:
         return False
-    tf.train.Checkpoint(model=model).restore(newest).assert_existing_objects_matched().expect_partial()
+    tf.train.Checkpoint(model=_raw(model.variables)).restore(newest).assert_existing_objects_matched().expect_partial()
     return True
+
+
+def _raw(variables):
+    """TensorFlow's own variables: tracked through Keras objects, a model would bring its optimizer along."""
+    return [variable.value for variable in variables]

@@ -69,7 +69,7 @@ class DataConfig(_Options):
     max_train_examples: int = option(0, "use only so many training examples; 0: all", minimum=0)
     image_size: int = option(0, "pixels of the square images; 0: the dataset's own, or 224 if they differ", minimum=0)
     augmentation: str = option("none", "of the training images", choices=AUGMENTATIONS)
-    batch_size: int = option(64, "examples in a training step", minimum=1)
+    batch_size: int = option(128, "examples in a training step", minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +78,7 @@ class ModelConfig(_Options):
 
     model: str = option("conv2", "the network", choices=models.NAMES)
     width_factor: float = option(1.0, "factor on the network's widths", above=0)
+    batch_normalization: bool = option(False, "in conv2 to conv8, which the papers run without; resnets always have it")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import time
 import keras
 
 from iterand_tf.checkpoints import TrainingState
-from iterand_tf.model_dir import write_atomically
+from iterand_tf.files import write_atomically
 
 
 class Throughput(keras.callbacks.Callback):

@@ -96,7 +96,8 @@ def _selection(size: int) -> Callable[[Any, Any], Any]:
     import tensorflow as tf
 
     signature = [tf.TensorSpec((size,), tf.float32), tf.TensorSpec((), tf.int32)]
-    return tf.function(_select_largest, input_signature=signature, jit_compile=True, autograph=False)
+    select = functools.partial(_select_largest)  # an object for each size: TensorFlow warns of one traced for many
+    return tf.function(select, input_signature=signature, jit_compile=True, autograph=False)
 
 
 def _select_largest(scores, kept):

@@ -3,13 +3,13 @@
 import dataclasses
 import datetime
 import json
-import os
 import pathlib
 import re
 from typing import Any, Self
 
 from iterand_tf.config import Config, option_fields
 from iterand_tf.errors import ModelDirError
+from iterand_tf.files import check_writable, write_atomically
 
 _NOT_IN_FLAGS_FILE = {"model_dir", "resume"}
 _MAY_DIFFER = re.compile(r"--(export_\w+|data_dir)=")
@@ -101,9 +101,10 @@ class ModelDir:
         return json.loads(self.result.read_text()) if self.result.exists() else {}
 
     def _check_writable(self):
-        if self.path.exists() and not self.path.is_dir():
-            raise ModelDirError(f"--model_dir={self.path} is a file; give a directory.")
-        check_writable(self.path, "--model_dir")
+        try:
+            check_writable(self.path)
+        except OSError as error:
+            raise ModelDirError(f"--model_dir={self.path} cannot be written ({error.strerror}); give another.") from error
 
     def _check_flags(self, text):
         theirs, ours = (
@@ -115,15 +116,6 @@ class ModelDir:
             raise ModelDirError(
                 f"--model_dir={self.path} was made by other flags ({changes}); use those, or another directory."
             )
-
-
-def check_writable(path: pathlib.Path, flag: str) -> None:
-    """Raises ModelDirError unless `path`, or the nearest of its parents that exists, is a writable directory."""
-    nearest = path.absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise ModelDirError(f"{flag}={path} cannot be written: {nearest} is not a writable directory.")
 
 
 def flags_text(config: Config) -> str:
@@ -142,10 +134,3 @@ def flags_text(config: Config) -> str:
         for name, value in values.items()
         if name not in _NOT_IN_FLAGS_FILE and value not in (None, "")
     )
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a text file so that a reader sees the old or the new contents, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)

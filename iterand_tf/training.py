@@ -116,9 +116,15 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
             score_scale=method.score_scale,
             seed=config.training.seed,
         )
-    shape, num_classes = splits.train.image_shape, splits.train.num_classes
     try:
-        return models.build(config.model.model, shape, num_classes, layers, config.model.width_factor)
+        return models.build(
+            config.model.model,
+            splits.train.image_shape,
+            splits.train.num_classes,
+            layers,
+            config.model.width_factor,
+            batch_normalization=config.model.batch_normalization,
+        )
     except ValueError as error:
         raise UserError(f"--model={config.model.model} cannot be built for this data: {error}") from error
 

@@ -96,9 +96,9 @@ def policy(name: str, seed: int) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Te
     import keras_cv  # seconds to import, and needed for these policies only
 
     layer = {
-        "randaugment": lambda: keras_cv.layers.RandAugment(value_range=(0, 255), seed=seed),
-        "mixup": lambda: keras_cv.layers.MixUp(seed=seed),
-        "cutmix": lambda: keras_cv.layers.CutMix(seed=seed),
+        "randaugment": lambda: keras_cv.layers.RandAugment(value_range=(0, 255), seed=seed, dtype="float32"),
+        "mixup": lambda: keras_cv.layers.MixUp(seed=seed, dtype="float32"),
+        "cutmix": lambda: keras_cv.layers.CutMix(seed=seed, dtype="float32"),
     }[name]()
 
     def apply(images, labels):

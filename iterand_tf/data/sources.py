@@ -13,7 +13,7 @@ from iterand_tf.errors import DataError
 DEFAULT_IMAGE_SIZE = 224
 MEMORY_LIMIT_BYTES = 4 * 2**30  # decoded images above this are decoded as they are read
 _READ_BATCH = 1000
-_SHUFFLE_BUFFER = 10_000  # encoded images
+_SHUFFLE_WINDOW = 4096  # encoded images; Dataset.shuffle takes no tensor as its seed, and the epoch is one
 _PARALLEL_SHARDS = 16
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}
 _TFDS_TEST_SPLITS = {"imagenet2012": "validation"}  # where the split named test has no labels
@@ -233,7 +233,11 @@ def _read_shards(builder, instructions, image, label, order_seed):
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     if order_seed is not None:
-        records = records.shuffle(_SHUFFLE_BUFFER, seed=order_seed[0] + order_seed[1])
+        records = records.batch(_SHUFFLE_WINDOW).enumerate().flat_map(
+            lambda number, window: tf.data.Dataset.from_tensor_slices(
+                tf.random.experimental.stateless_shuffle(window, seed=tf.random.fold_in(order_seed, number))
+            )
+        )
     return records.map(parse, tf.data.AUTOTUNE)
 
 

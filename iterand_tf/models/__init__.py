@@ -21,6 +21,7 @@ def build(
     layers: LayerFactory | None = None,
     width_factor: float = 1.0,
     stem: str | None = None,
+    batch_normalization: bool = False,
 ) -> keras.Model:
     """Builds a network that maps pixels in 0-255 to float32 logits.
 
@@ -31,6 +32,7 @@ def build(
         layers: `SubnetFactory(...)` (the default, with its defaults) or `DenseFactory(...)`.
         width_factor: factor on the widths, above 0; the heads and the residual networks' stems keep theirs.
         stem: of a residual network, one of `STEMS`; None chooses cifar for images of at most 64 pixels.
+        batch_normalization: of conv2 to conv8, after each layer but the head; residual networks always have it.
 
     Raises:
         ValueError: if an argument is out of range or the images are too small for the network.
@@ -50,4 +52,4 @@ def build(
     stages = _CONVNET_STAGES[name]
     if min(input_shape[:2]) < 2**stages:
         raise ValueError(f"{name} needs images of at least {2**stages} pixels. Received: input_shape={input_shape}")
-    return build_convnet(stages, input_shape, num_classes, layers, width_factor)
+    return build_convnet(stages, input_shape, num_classes, layers, width_factor, batch_normalization)

@@ -1,4 +1,4 @@
-"""Conv2, Conv4, Conv6 and Conv8: VGG-like networks without BatchNormalization.
+"""Conv2, Conv4, Conv6 and Conv8: VGG-like networks, in the papers without BatchNormalization.
 
 Source: Frankle and Carbin, ICLR 2019 (Conv2 to Conv6); Ramanujan et al., CVPR 2020 (Conv8); Conv6 is the small
 network of Chijiwa et al., NeurIPS 2021, section 5.
@@ -14,7 +14,12 @@ _HIDDEN_UNITS = 256
 
 
 def build_convnet(
-    num_stages: int, input_shape: tuple[int, int, int], num_classes: int, layers: LayerFactory, width_factor: float
+    num_stages: int,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    layers: LayerFactory,
+    width_factor: float,
+    batch_normalization: bool,
 ) -> keras.Model:
     """`num_stages` times two 3x3 convolutions and 2x2 max pooling, then two hidden layers and the head.
 
@@ -24,16 +29,25 @@ def build_convnet(
         num_classes: number of logits.
         layers: makes the layers, dense or subnet.
         width_factor: factor on all widths but the head's, above 0.
+        batch_normalization: after each layer but the head, instead of biases.
     """
+
+    def block(layer, x):
+        x = layer(x)
+        if batch_normalization:
+            x = layers.batch_normalization(f"{layer.name}_bn")(x)
+        return keras.layers.ReLU(name=f"{layer.name}_relu")(x)
+
+    use_bias = not batch_normalization
     image, x = pixel_input(input_shape)
-    arguments = {"activation": "relu", "use_bias": True}
-    for stage, width in enumerate(_STAGE_WIDTHS[:num_stages], start=1):
+    for stage, stage_width in enumerate(_STAGE_WIDTHS[:num_stages], start=1):
+        width = round(stage_width * width_factor)
         for index in (1, 2):
             name = f"stage{stage}_conv{index}"
-            x = layers.conv2d(round(width * width_factor), 3, padding="same", name=name, **arguments)(x)
+            x = block(layers.conv2d(width, 3, padding="same", use_bias=use_bias, name=name), x)
         x = keras.layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     for index in (1, 2):
-        x = layers.dense(round(_HIDDEN_UNITS * width_factor), name=f"hidden{index}", **arguments)(x)
+        x = block(layers.dense(round(_HIDDEN_UNITS * width_factor), use_bias=use_bias, name=f"hidden{index}"), x)
     outputs = layers.head(num_classes, use_bias=True, name="head")(x)
     return keras.Model(image, logits(outputs), name=f"conv{2 * num_stages}")

@@ -1,0 +1,34 @@
+# make quickstart   train, evaluate and export on the bundled digits
+# make test         lint and all tests that CI needs;  make test-all  the slow ones too
+# make bench        the figures of docs/performance.md
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: quickstart lint test test-all bench wheel
+
+$(READY): requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+quickstart: $(READY)
+	$(BIN)/python main.py --flagfile=flags/quickstart.flags
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: lint
+	$(BIN)/python -m pytest -q
+
+bench: $(READY)
+	$(BIN)/python benchmarks/input_pipeline.py
+	$(BIN)/python benchmarks/step_time.py --model=conv6 --width_factor=0.25
+	$(BIN)/python benchmarks/step_time.py --model=resnet18 --sparsity=0.6 --steps=10

@@ -1,0 +1,106 @@
+"""Baking: stock layers only, the same outputs, exact zeros."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import iterand_tf
+from export import bake
+
+
+def sequential():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            iterand_tf.SubnetConv2D(4, 3, strides=2, padding=1, activation="relu", use_bias=True),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            iterand_tf.SubnetDense(5, sparsity=0.8),
+        ]
+    )
+
+
+def nested():
+    image = keras.Input((8, 8, 3))
+    shared = iterand_tf.SubnetDense(6, name="shared")
+    features = keras.layers.Flatten()(sequential_features()(image))
+    return keras.Model(image, keras.layers.Add()([shared(features), shared(features * 2)]))
+
+
+def sequential_features():
+    return keras.Sequential([keras.Input((8, 8, 3)), iterand_tf.SubnetConv2D(2, 3, padding="same")], name="inner")
+
+
+def resnet():
+    return iterand_tf.models.build("resnet18", (8, 8, 3), 5, width_factor=0.125)
+
+
+MODELS = {"sequential": sequential, "nested": nested, "resnet": resnet}
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    return MODELS[request.param]()
+
+
+def test_the_same_outputs_from_stock_layers(model):
+    images = np.random.default_rng(0).uniform(0, 255, (3, 8, 8, 3)).astype(np.float32)
+    outputs = model(images)
+    baked = bake(model)
+    np.testing.assert_array_equal(baked(images), outputs)
+    assert not list(iterand_tf.subnet_layers(baked))
+    assert list(iterand_tf.subnet_layers(model))
+
+
+def test_pruned_entries_are_positive_zeros(model):
+    zeros = sum(int(layer.num_weights - layer.num_kept) for layer in iterand_tf.subnet_layers(model))
+    kernels = [variable.numpy() for variable in bake(model).trainable_variables if variable.name == "kernel"]
+    assert sum(int((kernel == 0).sum()) for kernel in kernels) == zeros
+    assert not any(np.signbit(kernel[kernel == 0]).any() for kernel in kernels)
+
+
+def test_a_baked_model_loads_where_the_project_is_not_importable(model, tmp_path):
+    images = np.random.default_rng(0).uniform(0, 255, (3, 8, 8, 3)).astype(np.float32)
+    bake(model).save(tmp_path / "baked.keras")
+    np.save(tmp_path / "images.npy", images)
+    script = (
+        "import sys, numpy as np, keras\n"
+        "model = keras.models.load_model('baked.keras')\n"
+        "np.save('outputs.npy', model(np.load('images.npy')))\n"
+        "assert 'iterand_tf' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), model(images))
+
+
+class Block(keras.layers.Layer):
+    """A user's layer with a Subnet layer inside."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = iterand_tf.SubnetDense(2)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.head = iterand_tf.SubnetDense(2)
+
+    def call(self, inputs):
+        return self.head(inputs)
+
+
+def test_refuses_what_it_cannot_bake():
+    subclassed = Subclassed()
+    subclassed(np.ones((1, 3)))
+    for model in (subclassed, keras.Sequential([iterand_tf.SubnetDense(2)])):
+        with pytest.raises(ValueError, match="built functional or Sequential model"):
+            bake(model)
+    with pytest.raises(ValueError, match="Subnet layers inside"):
+        bake(keras.Sequential([keras.Input((3,)), Block()]))

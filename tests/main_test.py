@@ -1,0 +1,209 @@
+"""The command line: trained, evaluated, resumed and exported end to end; every error is one sentence."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+import main
+from iterand_tf.config import option_fields
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = ["--dataset=digits", "--model=conv2", "--width_factor=0.25", "--batch_size=64", "--epochs=2"]
+
+
+def command(*arguments, cwd=None):
+    """Runs main.py in a process of its own."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+def done(*arguments, cwd=None):
+    result = command(*arguments, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A trained and exported run, and what its training printed."""
+    root = tmp_path_factory.mktemp("run")
+    process = done(*SMALL, "--deterministic", "--rerandomization_period=5", f"--model_dir={root}/model",
+                   f"--export_dir={root}/export")  # fmt: skip
+    return root, process.stdout
+
+
+def test_leaves_every_file_of_a_run(run):
+    root, printed = run
+    names = {path.name for path in (root / "model").iterdir()}
+    assert names == {"flags.txt", "metrics.csv", "tensorboard", "checkpoints", "best.keras", "result.json"}
+    result = json.loads((root / "model" / "result.json").read_text())
+    assert result["test_accuracy"] > 0.5
+    assert result["num_weights"] == 9 * 16 + 9 * 16 * 16 + 256 * 64 + 64 * 64 + 640
+    assert result["num_kept"] == result["num_weights"] / 2
+    assert result["sparsity"] == 0.5
+    assert result["steps"] == 2 * 21
+    assert result["images_per_second"] > 0
+    assert result["max_abs_difference"] == 0
+    assert result["bits_per_weight"] > result["entropy_bits_per_weight"] == pytest.approx(1.5, abs=0.01)
+    size = sum(file.stat().st_size for file in (root / "export" / "1").rglob("*") if file.is_file())
+    assert result["export_bytes"] == size
+    with (root / "model" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [row["step"] for row in rows] == ["21", "42"]
+    assert float(rows[1]["val_accuracy"]) == pytest.approx(result["validation_accuracy"])
+    assert int(rows[1]["rerandomized_weights"]) > 0
+
+
+def test_prints_one_line_an_epoch_and_the_weights_of_each_layer(run):
+    _, printed = run
+    assert [line.split("  ")[0] for line in printed.splitlines() if line.startswith("epoch")] == [
+        "epoch 1/2",
+        "epoch 2/2",
+    ]
+    assert "stage1_conv2  3x3x16x16    2,304   1,152    1,152    0.5000" in printed
+
+
+def test_the_export_is_in_the_serving_layout(run):
+    root, _ = run
+    assert [path.name for path in (root / "export").iterdir()] == ["1"]
+    signature = tf.saved_model.load(root / "export" / "1").signatures["serving_default"]
+    assert list(signature.structured_input_signature[1]) == ["image"]
+    assert set(signature.structured_outputs) == {"logits", "probabilities"}
+
+
+def test_evaluate_gives_the_accuracies_of_training(run):
+    root, _ = run
+    result = json.loads((root / "model" / "result.json").read_text())
+    printed = done("--mode=evaluate", f"--model_dir={root}/model").stdout
+    lines = dict(line.split(": ") for line in printed.splitlines())
+    assert float(lines["test_accuracy"]) == result["test_accuracy"]
+    assert float(lines["best_test_accuracy"]) == result["best_test_accuracy"]
+    assert lines["num_test_examples"] == "360"
+
+
+def test_export_of_a_run_writes_the_next_version(run):
+    root, _ = run
+    done("--mode=export", f"--model_dir={root}/model", f"--export_dir={root}/again", "--export_checkpoint=last")
+    done("--mode=export", f"--model_dir={root}/model", f"--export_dir={root}/again")
+    assert sorted(path.name for path in (root / "again").iterdir()) == ["1", "2"]
+
+
+def test_the_flags_file_makes_the_run_anew(run, tmp_path):
+    root, _ = run
+    done(f"--flagfile={root}/model/flags.txt", "--export_dir=", f"--model_dir={tmp_path}/model")
+    again, first = (json.loads((path / "model" / "result.json").read_text()) for path in (tmp_path, root))
+    for name in ("test_accuracy", "validation_accuracy", "steps", "num_kept"):
+        assert again[name] == first[name]
+
+
+def test_an_interrupted_run_resumes_to_the_bits_of_the_uninterrupted_one(run, tmp_path):
+    root, _ = run
+    script = (
+        "import os, sys, keras\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import main\n"
+        "from iterand_tf import epoch_callbacks\n"
+        "save = epoch_callbacks.SaveState.on_epoch_end\n"
+        "def save_and_die(self, epoch, logs=None):\n"
+        "    save(self, epoch, logs)\n"
+        "    os._exit(9)\n"
+        "epoch_callbacks.SaveState.on_epoch_end = save_and_die\n"
+        "main.main(sys.argv)\n"
+    )
+    arguments = [f"--flagfile={root}/model/flags.txt", "--export_dir=", f"--model_dir={tmp_path}/model"]
+    killed = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300)
+    assert killed.returncode == 9, killed.stderr
+    assert "after epoch 1" in done(*arguments, "--resume").stdout
+    whole, resumed = (
+        tf.train.load_checkpoint(str(directory / "model" / "checkpoints")) for directory in (root, tmp_path)
+    )
+    compared = 0
+    for name in whole.get_variable_to_shape_map():
+        if "seconds" not in name and "save_counter" not in name and "_CHECKPOINTABLE" not in name:
+            assert whole.get_tensor(name).tobytes() == resumed.get_tensor(name).tobytes(), name
+            compared += 1
+    assert compared > 10
+
+
+def test_no_epoch_exports_the_untrained_network(tmp_path):
+    directories = [f"--model_dir={tmp_path}/model", f"--export_dir={tmp_path}/export"]
+    assert main.main(["main.py", *SMALL, "--epochs=0", *directories]) == 0
+    result = json.loads((tmp_path / "model" / "result.json").read_text())
+    assert result["steps"] == 0
+    assert (tmp_path / "export" / "1" / "saved_model.pb").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--method=dense", "--learning_rate=0.01"],
+        ["--method=edge_popup", "--score_transform=abs", "--weight_distribution=kaiming_uniform"],
+        ["--optimizer=adamw", "--learning_rate=0.01", "--lr_schedule=multi_step", "--validation_split=0"],
+        ["--precision=mixed_bfloat16", "--augmentation=cutmix", "--steps_per_execution=4", "--warmup_epochs=1"],
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_methods_and_options_train(flags, tmp_path):
+    directories = [f"--model_dir={tmp_path}/model", f"--export_dir={tmp_path}/export"]
+    assert main.main(["main.py", *SMALL, "--max_train_examples=200", *flags, *directories]) == 0
+    result = json.loads((tmp_path / "model" / "result.json").read_text())
+    assert result["test_accuracy"] >= 0
+    assert result["sparsity"] == (0.0 if "--method=dense" in flags else 0.5)
+
+
+# flags, exit code, a part of the sentence; RUN and NEW stand for directories of the test
+BAD_INPUT = [
+    (["--sparsty=0.5"], 1, "Unknown command line flag 'sparsty'"),
+    (["--sparsity=1"], 1, "--sparsity must be at least 0 and below 1, not 1"),
+    (["--sparsity=half"], 1, "sparsity"),
+    (["--method=magic"], 1, "method"),
+    (["train"], 1, "train is not a flag"),
+    (["--flagfile=nowhere.flags"], 1, "nowhere.flags"),
+    (["--rerandomization_period=0"], 1, "--rerandomization_period must be at least 1"),
+    (["--rerandomization_rate=2"], 1, "--rerandomization_rate must be above 0 and at most 1"),
+    (["--epochs=2", "--warmup_epochs=2"], 1, "must be above --warmup_epochs"),
+    (["--model=conv8"], 1, "conv8 needs images of at least 16 pixels"),
+    (["--dataset=no_such_set"], 2, "is not digits, folder:PATH or a dataset that TFDS knows"),
+    (["--dataset=cifar10", "--data_dir=nowhere"], 2, "--data_dir=nowhere does not exist"),
+    (["--dataset=folder:nowhere"], 2, "needs images in nowhere/train/CLASS/"),
+    (["--model_dir=/proc/run"], 3, "cannot be written"),
+    (["--model_dir=RUN"], 3, "holds a run; add --resume"),
+    (["--model_dir=RUN", "--resume", "--seed=7"], 3, "was made by other flags"),
+    (["--resume"], 3, "--resume needs --model_dir"),
+    (["--mode=evaluate", "--model_dir=nowhere"], 3, "holds no run"),
+    (["--mode=export", "--model_dir=RUN", "--export_dir="], 4, "--export_dir is empty"),
+    (["--export_dir=/proc/export"], 4, "cannot be written"),
+]
+
+
+@pytest.mark.parametrize(("flags", "code", "sentence"), BAD_INPUT, ids=lambda value: str(value)[:60])
+def test_bad_input_is_one_sentence_and_leaves_nothing(flags, code, sentence, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["main.py", *(flag.replace("RUN", str(run[0] / "model")) for flag in flags)]) == code
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert sentence in errors[0]
+    assert not os.listdir(tmp_path)
+
+
+def test_an_error_has_its_exit_code_and_no_traceback():
+    result = command("--sparsity=1")
+    assert result.returncode == 1
+    assert "error: --sparsity must be at least 0 and below 1, not 1." in result.stderr.splitlines()
+    assert "Traceback" not in result.stderr
+
+
+def test_help_names_every_flag_with_its_help():
+    printed = done("--help").stdout
+    for fields in option_fields().values():
+        for field in fields:
+            assert f"--{field.name}" in printed.replace("--[no]", "--")

@@ -23,7 +23,7 @@ def bake(model: keras.Model) -> keras.Model:
     """
     if not model.built or not (isinstance(model, keras.Sequential) or hasattr(model, "operations")):
         raise ValueError(
-            "bake takes a built functional or Sequential model; wrap a subclassed model in keras.Model(inputs, outputs). "
+            "bake takes a built functional or Sequential model; build a subclassed one from layers and keras.Model. "
             f"Received: model={model.name} of class {type(model).__name__}"
         )
     copies: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
@@ -31,6 +31,8 @@ def bake(model: keras.Model) -> keras.Model:
     def stock_layer(layer):
         if isinstance(layer, SubnetLayer):
             return layer.to_dense()
+        if not isinstance(layer, keras.layers.Layer):  # an operation such as x * 2
+            return type(layer).from_config(layer.get_config())
         if any(subnet_layers(layer)):
             raise ValueError(
                 f"bake cannot replace the Subnet layers inside {layer.name} of class {type(layer).__name__}; "

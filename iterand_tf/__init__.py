@@ -5,7 +5,6 @@ from iterand_tf.callbacks import Rerandomize
 from iterand_tf.layers import SubnetConv2D, SubnetDense, SubnetLayer, subnet_layers
 from iterand_tf.rerandomization import RerandomizationSchedule
 from iterand_tf.sparsity_report import sparsity_report
-
 from iterand_tf.version import __version__
 
 __all__ = [
@@ -14,6 +13,7 @@ __all__ = [
     "SubnetConv2D",
     "SubnetDense",
     "SubnetLayer",
+    "__version__",
     "masks",
     "models",
     "sparsity_report",

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from iterand_tf.layers import subnet_layers
+from iterand_tf.layers import SubnetLayer, subnet_layers
 from iterand_tf.rerandomization import RerandomizationSchedule
 
 
@@ -46,10 +46,14 @@ class Rerandomize(keras.callbacks.Callback):
             self.schedule = period
         else:
             self.schedule = RerandomizationSchedule(period, 0.1 if rate is None else rate)
+        self._layers: list[SubnetLayer] = []
+        self._masks: list[np.ndarray] = []
+        self._redrawn = 0
+        self._step = 0
 
     def on_train_begin(self, logs=None):
         self._redrawn = 0
-        self._layers = None
+        self._layers = []
         self._step = self._iterations()
         if self.model.built:
             self._begin()
@@ -59,7 +63,7 @@ class Rerandomize(keras.callbacks.Callback):
         self._redrawn = 0
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._layers is None:
+        if not self._layers:
             self._begin()
         previous, self._step = self._step, self._iterations()
         self._run_events(previous)
@@ -95,5 +99,5 @@ def flip_ratio(before: list[np.ndarray], after: list[np.ndarray]) -> float:
     >>> flip_ratio([np.array([1, 0, 1, 0])], [np.array([1, 0, 0, 1])])
     0.5
     """
-    flips = sum(np.count_nonzero(old != new) for old, new in zip(before, after, strict=True))
+    flips = sum(int(np.count_nonzero(old != new)) for old, new in zip(before, after, strict=True))
     return flips / sum(mask.size for mask in after)

@@ -18,7 +18,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 def option(
     default: Any,
-    help: str,
+    help_line: str,
     *,
     choices: tuple[str, ...] | None = None,
     minimum: float | None = None,
@@ -29,7 +29,7 @@ def option(
     """A dataclass field with what its flag and its check need."""
     limits = {"at least": minimum, "above": above, "at most": maximum, "below": below}
     limits = {words: limit for words, limit in limits.items() if limit is not None}
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "limits": limits})
+    return dataclasses.field(default=default, metadata={"help": help_line, "choices": choices, "limits": limits})
 
 
 _WITHIN = {
@@ -88,7 +88,9 @@ class MethodConfig(_Options):
     method: str = option("iterand", "how the weights come about", choices=METHODS)
     sparsity: float = option(0.5, "fraction of each kernel that is removed", minimum=0, below=1)
     head_sparsity: float | None = option(None, "that of the classifier; unset: --sparsity", minimum=0, below=1)
-    score_transform: str = option("identity", "what is ranked: signed scores or their abs", choices=tuple(SCORE_TRANSFORMS))
+    score_transform: str = option(
+        "identity", "what is ranked: signed scores or their abs", choices=tuple(SCORE_TRANSFORMS)
+    )
     weight_distribution: str = option("signed_constant", "of the random kernels", choices=distributions.NAMES)
     weight_scale: float = option(1.0, "factor on the random kernels", above=0)
     score_distribution: str = option("kaiming_uniform", "of the first scores", choices=distributions.NAMES)
@@ -177,6 +179,6 @@ def option_fields() -> dict[str, tuple[dataclasses.Field, ...]]:
     """The option fields of each part of `Config`, by the part's name.
 
     >>> [field.name for field in option_fields()["model"]]
-    ['model', 'width_factor']
+    ['model', 'width_factor', 'batch_normalization']
     """
-    return {part.name: dataclasses.fields(part.default) for part in dataclasses.fields(Config)}
+    return {part.name: dataclasses.fields(getattr(Config, part.name)) for part in dataclasses.fields(Config)}

@@ -105,8 +105,8 @@ def _select_largest(scores, kept):
 
     The search keeps a bracket (low, high] of order-preserving integer keys around the kept-th largest score:
     at least `kept` keys exceed `low`, fewer exceed `high`. It ends when exactly `kept` keys exceed `low`, which
-    takes about ten counting passes on trained scores, or when the bracket holds one value, whose ties a second search over the
-    flat index divides. Two of three probes interpolate, every third halves the bracket, so no input needs
+    takes about ten counting passes, or when the bracket holds one value, whose ties a second search over the flat
+    index divides. Two of three probes interpolate, every third halves the bracket, so no input needs
     more than about 100 passes.
     """
     scores = ops.where(ops.isnan(scores), np.float32(np.inf), scores)

@@ -104,7 +104,9 @@ class ModelDir:
         try:
             check_writable(self.path)
         except OSError as error:
-            raise ModelDirError(f"--model_dir={self.path} cannot be written ({error.strerror}); give another.") from error
+            raise ModelDirError(
+                f"--model_dir={self.path} cannot be written ({error.strerror}); give another."
+            ) from error
 
     def _check_flags(self, text):
         theirs, ours = (

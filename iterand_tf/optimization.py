@@ -65,7 +65,7 @@ def learning_rate_schedule(
     Raises:
         ValueError: if `name` is unknown or the epochs do not fit.
 
-    >>> schedule = learning_rate_schedule("cosine", 0.4, steps_per_epoch=10, epochs=2, warmup_epochs=0, finetune_epochs=0)
+    >>> schedule = learning_rate_schedule("cosine", 0.4, 10, epochs=2, warmup_epochs=0, finetune_epochs=0)
     >>> [round(float(schedule(step)), 3) for step in (0, 10, 20)]
     [0.4, 0.2, 0.0]
     """
@@ -95,9 +95,7 @@ def learning_rate_schedule(
     )
 
 
-def optimizer(
-    name: str, learning_rate: Any, momentum: float, weight_decay: float
-) -> keras.optimizers.Optimizer:
+def optimizer(name: str, learning_rate: Any, momentum: float, weight_decay: float) -> keras.optimizers.Optimizer:
     """`"sgd"` with coupled L2 `weight_decay`, or `"adamw"` with decoupled `weight_decay` and no use for `momentum`.
 
     Raises:

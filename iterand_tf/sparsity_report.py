@@ -38,7 +38,7 @@ class SparsityReport:
         return LayerSparsity("total", (), num_weights, sum(layer.num_kept for layer in self.layers))
 
     def __str__(self) -> str:
-        rows = [("layer", "kernel", "weights", "kept", "removed", "sparsity")]
+        rows: list[tuple[str, ...]] = [("layer", "kernel", "weights", "kept", "removed", "sparsity")]
         for layer in (*self.layers, self.total):
             removed = layer.num_weights - layer.num_kept
             counts = (f"{number:,}" for number in (layer.num_weights, layer.num_kept, removed))

@@ -35,7 +35,14 @@ RANKS = {
     "main": 9,
 }
 KERAS_ONLY_BELOW = 4  # masks alone may wrap its selection in tf.function
-ABSENT_FROM_THE_LIBRARY = ("export", "iterand_tf.data", "iterand_tf.training", "keras_cv", "tensorflow_datasets", "absl.flags")
+ABSENT_FROM_THE_LIBRARY = (
+    "export",
+    "iterand_tf.data",
+    "iterand_tf.training",
+    "keras_cv",
+    "tensorflow_datasets",
+    "absl.flags",
+)
 
 
 def _name(file):
@@ -43,7 +50,9 @@ def _name(file):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {_name(file): file for file in [ROOT / "main.py", *ROOT.glob("iterand_tf/**/*.py"), *ROOT.glob("export/**/*.py")]}
+FILES = {
+    _name(file): file for file in [ROOT / "main.py", *ROOT.glob("iterand_tf/**/*.py"), *ROOT.glob("export/**/*.py")]
+}
 
 
 def imports(file):
@@ -87,7 +96,9 @@ def test_no_private_modules_and_no_tensorflow_in_the_keras_part(name):
 
 def test_importing_the_library_leaves_the_rest_out():
     script = f"import sys, iterand_tf; print([name for name in {ABSENT_FROM_THE_LIBRARY} if name in sys.modules])"
-    printed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert [name for name in ast.literal_eval(printed) if name != "absl.flags"] == []
 
 

@@ -20,7 +20,12 @@ SMALL = ["--dataset=digits", "--model=conv2", "--width_factor=0.25", "--batch_si
 def command(*arguments, cwd=None):
     """Runs main.py in a process of its own."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
+        [sys.executable, str(ROOT / "main.py"), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -40,7 +45,7 @@ def run(tmp_path_factory):
 
 
 def test_leaves_every_file_of_a_run(run):
-    root, printed = run
+    root, _ = run
     names = {path.name for path in (root / "model").iterdir()}
     assert names == {"flags.txt", "metrics.csv", "tensorboard", "checkpoints", "best.keras", "result.json"}
     result = json.loads((root / "model" / "result.json").read_text())
@@ -119,7 +124,9 @@ def test_an_interrupted_run_resumes_to_the_bits_of_the_uninterrupted_one(run, tm
         "main.main(sys.argv)\n"
     )
     arguments = [f"--flagfile={root}/model/flags.txt", "--export_dir=", f"--model_dir={tmp_path}/model"]
-    killed = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300)
+    killed = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
     assert killed.returncode == 9, killed.stderr
     assert "after epoch 1" in done(*arguments, "--resume").stdout
     whole, resumed = (

@@ -90,7 +90,9 @@ def test_inside_an_outer_xla_computation():
 @pytest.mark.parametrize("values", ["normal", "all_equal"])
 def test_ten_million_scores(values):
     size = 10_000_000
-    scores = np.random.default_rng(0).normal(size=size).astype(np.float32) if values == "normal" else np.ones(size, "f4")
+    scores = (
+        np.random.default_rng(0).normal(size=size).astype(np.float32) if values == "normal" else np.ones(size, "f4")
+    )
     mask = masks.topk_mask(scores, 0.7).numpy() == 1
     assert mask.sum() == size - round(0.7 * size)
     assert scores[mask].min() >= scores[~mask].max()
@@ -120,5 +122,3 @@ def test_refuses_a_dynamic_shape():
 
     with pytest.raises(ValueError, match="static shape"):
         mask(tf.zeros(3))
-
-

@@ -43,7 +43,9 @@ def test_dense_and_subnet_have_one_topology(name):
     assert subnet(np.zeros((2, 32, 32, 1))).shape == (2, 7)
 
 
-@pytest.mark.parametrize(("stem", "size", "pixels"), [(None, 32, 32), (None, 96, 24), ("cifar", 96, 96), ("imagenet", 32, 8)])
+@pytest.mark.parametrize(
+    ("stem", "size", "pixels"), [(None, 32, 32), (None, 96, 24), ("cifar", 96, 96), ("imagenet", 32, 8)]
+)
 def test_stems(stem, size, pixels):
     model = models.build("resnet18", (size, size, 3), 10, width_factor=0.125, stem=stem)
     assert model.get_layer("stage1_block1_add").output.shape[1:3] == (pixels, pixels)

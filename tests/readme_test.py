@@ -11,7 +11,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_example_runs_as_printed(tmp_path):
     (script,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len([line for line in script.splitlines() if line.strip()]) <= 20
+    assert len([line for line in script.splitlines() if line.strip()]) <= 15
     (tmp_path / "example.py").write_text(script)
     environment = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)}
     result = subprocess.run(

@@ -46,9 +46,7 @@ def load_digits(validation_split: float, max_train_examples: int, seed: int) -> 
         np.arange(examples.num_examples), test_size=0.2, random_state=0, stratify=digits.target
     )
     names = tuple(map(str, range(10)))
-    return _split_arrays(
-        examples.take(train), examples.take(test), validation_split, max_train_examples, seed, names
-    )
+    return _split_arrays(examples.take(train), examples.take(test), validation_split, max_train_examples, seed, names)
 
 
 def load_tfds(
@@ -118,8 +116,8 @@ def load_folder(path: str, image_size: int, validation_split: float, max_train_e
     classes = tuple(sorted(folder.name for folder in (root / "train").iterdir() if folder.is_dir()))
     train_files, test_files = (_labelled_files(folder, classes) for folder in (root / "train", test_folders[0]))
     if not image_size:
-        train, test = _decode_files(*train_files, classes, None), None
-        test = _decode_files(*test_files, classes, train.image_shape)
+        train = _decode_files(train_files, classes, None)
+        test = _decode_files(test_files, classes, train.image_shape)
         return _split_arrays(train, test, validation_split, max_train_examples, seed, classes)
 
     def stream(paths, labels):
@@ -233,9 +231,13 @@ def _read_shards(builder, instructions, image, label, order_seed):
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     if order_seed is not None:
-        records = records.batch(_SHUFFLE_WINDOW).enumerate().flat_map(
-            lambda number, window: tf.data.Dataset.from_tensor_slices(
-                tf.random.experimental.stateless_shuffle(window, seed=tf.random.fold_in(order_seed, number))
+        records = (
+            records.batch(_SHUFFLE_WINDOW)
+            .enumerate()
+            .flat_map(
+                lambda number, window: tf.data.Dataset.from_tensor_slices(
+                    tf.random.experimental.stateless_shuffle(window, seed=tf.random.fold_in(order_seed, number))
+                )
             )
         )
     return records.map(parse, tf.data.AUTOTUNE)
@@ -252,12 +254,15 @@ def _labelled_files(folder, classes):
         if file.suffix.lower() in _IMAGE_SUFFIXES
     ]
     if not files:
-        raise DataError(f"{folder} holds no image; put files with the endings {' '.join(sorted(_IMAGE_SUFFIXES))} there.")
+        raise DataError(
+            f"{folder} holds no image; put files with the endings {' '.join(sorted(_IMAGE_SUFFIXES))} there."
+        )
     paths, labels = zip(*files, strict=True)
     return np.array(paths), np.array(labels, dtype=np.int32)
 
 
-def _decode_files(paths, labels, classes, shape):
+def _decode_files(files, classes, shape):
+    paths, labels = files
     decoded = read_files(paths, labels, None).map(
         lambda contents, label: tf.io.decode_image(contents, channels=3, expand_animations=False), tf.data.AUTOTUNE
     )

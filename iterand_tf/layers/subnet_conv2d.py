@@ -23,7 +23,8 @@ class SubnetConv2D(SubnetLayer):
         data_format: `"channels_last"`, `"channels_first"`, or None for Keras's default.
         groups: number of groups of channels; divides `filters` and the input channels.
         **kwargs: the arguments of `SubnetLayer`: `activation`, `use_bias` (False unless asked for), `sparsity`,
-            `score_transform`, `weight_distribution`, `weight_scale`, `score_distribution`, `score_scale`, `seed`, `name`, ...
+            `score_transform`, `weight_distribution`, `weight_scale`, `score_distribution`, `score_scale`, `seed`,
+            `name` and so on.
 
     Input shape: `(batch, height, width, channels)`, or channels first. Output shape: as in `keras.layers.Conv2D`.
     Kernel shape: `(kernel height, kernel width, channels // groups, filters)`.
@@ -52,7 +53,7 @@ class SubnetConv2D(SubnetLayer):
         **kwargs: Any,
     ):
         super().__init__(activation=activation, use_bias=use_bias, **kwargs)
-        self.explicit_padding = None if isinstance(padding, str) else _pair_of_padding(padding)
+        self.explicit_padding = () if isinstance(padding, str) else _pair_of_padding(padding)
         stock = keras.layers.Conv2D(
             filters,
             kernel_size,

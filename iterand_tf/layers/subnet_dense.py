@@ -12,13 +12,14 @@ from iterand_tf.layers.subnet_layer import SubnetLayer
 class SubnetDense(SubnetLayer):
     """`activation(inputs @ (kernel * mask) + bias)` with a frozen random kernel and trainable scores.
 
-    Source: Chijiwa et al., NeurIPS 2021, section 3. Arguments of `keras.layers.Dense` that concern training the kernel are
-    replaced by those of `SubnetLayer`.
+    Source: Chijiwa et al., NeurIPS 2021, section 3. Arguments of `keras.layers.Dense` that concern training the kernel
+    are replaced by those of `SubnetLayer`.
 
     Args:
         units: output features, a whole number above 0.
         **kwargs: the arguments of `SubnetLayer`: `activation`, `use_bias` (False unless asked for), `sparsity`,
-            `score_transform`, `weight_distribution`, `weight_scale`, `score_distribution`, `score_scale`, `seed`, `name`, ...
+            `score_transform`, `weight_distribution`, `weight_scale`, `score_distribution`, `score_scale`, `seed`,
+            `name` and so on.
 
     Input shape: `(batch, ..., features)`. Output shape: `(batch, ..., units)`. Kernel shape: `(features, units)`.
 

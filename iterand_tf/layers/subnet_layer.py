@@ -29,8 +29,8 @@ class SubnetLayer(keras.layers.Layer):
         weight_scale: factor on the kernel, above 0.
         score_distribution: distribution of the first scores, one of `iterand_tf.distributions.NAMES`.
         score_scale: factor on the first scores, above 0.
-        seed: whole number of at least 0. Every draw is a function of the seed, the layer's name and the step. None takes one
-            from Python's generator (see `keras.utils.set_random_seed`) and keeps it in the config.
+        seed: whole number of at least 0. Every draw is a function of the seed, the layer's name and the step. None
+            takes one from Python's generator (see `keras.utils.set_random_seed`) and keeps it in the config.
         activation, use_bias, bias_initializer, bias_regularizer, bias_constraint, activity_regularizer: as in the
             stock layer, except that `use_bias` is False unless asked for; a bias is trained as usual.
         **kwargs: `name`, `dtype` and `trainable`, as in every Keras layer.
@@ -212,9 +212,7 @@ class SubnetLayer(keras.layers.Layer):
         return SCORE_TRANSFORMS[self.score_transform](self.scores)
 
     def _draw_kernel(self, shape, step):
-        return distributions.sample(
-            self.weight_distribution, shape, self._seed_for("kernel", step), self.weight_scale
-        )
+        return distributions.sample(self.weight_distribution, shape, self._seed_for("kernel", step), self.weight_scale)
 
     def _seed_for(self, purpose, step=0):
         return seeds.fold(self.seed, self.name, purpose, step)

@@ -15,11 +15,11 @@ _BATCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
 class LayerFactory(Protocol):
     """Makes the layers that differ between a dense network and its subnetwork form."""
 
-    def conv2d(self, filters: int, kernel_size: int, **kwargs: Any) -> keras.layers.Layer: ...
+    def conv2d(self, filters: int, kernel_size: int, *, name: str, **kwargs: Any) -> keras.layers.Layer: ...
 
-    def dense(self, units: int, **kwargs: Any) -> keras.layers.Layer: ...
+    def dense(self, units: int, *, name: str, **kwargs: Any) -> keras.layers.Layer: ...
 
-    def head(self, units: int, **kwargs: Any) -> keras.layers.Layer: ...
+    def head(self, units: int, *, name: str, **kwargs: Any) -> keras.layers.Layer: ...
 
     def batch_normalization(self, name: str) -> keras.layers.Layer: ...
 
@@ -34,7 +34,7 @@ class SubnetFactory:
         seed: each layer's draws are a function of it and the layer's name.
         score_transform, weight_distribution, weight_scale, score_distribution, score_scale: as in `SubnetLayer`.
 
-    >>> SubnetFactory(sparsity=0.6).dense(10).sparsity
+    >>> SubnetFactory(sparsity=0.6).dense(10, name="hidden").sparsity
     0.6
     """
 
@@ -47,15 +47,15 @@ class SubnetFactory:
     score_scale: float = 1.0
     seed: int = 0
 
-    def conv2d(self, filters, kernel_size, **kwargs):
-        return SubnetConv2D(filters, kernel_size, **self._arguments(), **_without_bias(kwargs))
+    def conv2d(self, filters, kernel_size, *, name, **kwargs):
+        return SubnetConv2D(filters, kernel_size, name=name, **self._arguments(), **_without_bias(kwargs))
 
-    def dense(self, units, **kwargs):
-        return SubnetDense(units, **self._arguments(), **_without_bias(kwargs))
+    def dense(self, units, *, name, **kwargs):
+        return SubnetDense(units, name=name, **self._arguments(), **_without_bias(kwargs))
 
-    def head(self, units, **kwargs):
+    def head(self, units, *, name, **kwargs):
         sparsity = self.sparsity if self.head_sparsity is None else self.head_sparsity
-        return SubnetDense(units, **self._arguments() | {"sparsity": sparsity}, **_without_bias(kwargs))
+        return SubnetDense(units, name=name, **self._arguments() | {"sparsity": sparsity}, **_without_bias(kwargs))
 
     def batch_normalization(self, name):
         return keras.layers.BatchNormalization(**_BATCH_NORMALIZATION, center=False, scale=False, name=name)

@@ -40,9 +40,7 @@ def test_boxes_lie_inside_and_have_the_papers_areas_and_ratios():
 
 
 def test_draws_are_functions_of_the_seed():
-    one, again, other = (
-        augmentation.crop_flip(tf.constant(IMAGES), tf.constant([3, n], tf.int64)) for n in (4, 4, 5)
-    )
+    one, again, other = (augmentation.crop_flip(tf.constant(IMAGES), tf.constant([3, n], tf.int64)) for n in (4, 4, 5))
     np.testing.assert_array_equal(one, again)
     assert (one.numpy() != other.numpy()).any()
 

@@ -1,5 +1,7 @@
 """Batches: complete, in order where they should be, functions of the seed and the epoch."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ def numbers(batches):
 def test_evaluation_is_in_order_and_complete():
     batches = list(EXAMPLES.evaluation_batches(BATCH))
     assert [len(images) for images, _ in batches] == [8, 8, 5]
-    assert sum(numbers(batches), []) == list(range(COUNT))
+    assert list(itertools.chain(*numbers(batches))) == list(range(COUNT))
     labels = np.concatenate([labels.numpy().argmax(1) for _, labels in batches])
     np.testing.assert_array_equal(labels, EXAMPLES.labels)
 
@@ -26,7 +28,7 @@ def test_evaluation_is_in_order_and_complete():
 def test_every_epoch_is_complete_and_has_its_own_order():
     batches = numbers(EXAMPLES.training_batches(BATCH, "none", seed=5, first_epoch=0, epochs=3))
     assert [len(batch) for batch in batches] == [8, 8, 5] * 3
-    epochs = [sum(batches[3 * epoch : 3 * epoch + 3], []) for epoch in range(3)]
+    epochs = [list(itertools.chain(*batches[3 * epoch : 3 * epoch + 3])) for epoch in range(3)]
     assert all(sorted(epoch) == list(range(COUNT)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
     assert numbers(EXAMPLES.training_batches(BATCH, "none", seed=6, first_epoch=0, epochs=1)) != batches[:3]

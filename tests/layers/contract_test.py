@@ -54,7 +54,9 @@ def built(case, **subnet_arguments):
 
 
 def test_the_table_holds_every_layer():
-    layers = {value for value in vars(iterand_tf).values() if isinstance(value, type) and issubclass(value, SubnetLayer)}
+    layers = {
+        value for value in vars(iterand_tf).values() if isinstance(value, type) and issubclass(value, SubnetLayer)
+    }
     assert layers - {SubnetLayer} == {cls for cls, _, _ in CASES.values()}
 
 

@@ -12,6 +12,22 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions
 
+
+def _import_tensorflow_quietly():
+    """TensorFlow writes half a dozen lines to file descriptor 2 as it is imported, whatever the log level."""
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
+if __name__ == "__main__":
+    _import_tensorflow_quietly()
+
 from absl import flags, logging
 
 from iterand_tf import config as config_lib
@@ -65,7 +81,8 @@ def parse(argv: list[str]) -> flags.FlagValues:
             values = define_flags()
             positional = values([argv[0], f"--flagfile={flags_file}", *argv[1:]])
     except flags.Error as error:
-        raise UserError(f"{str(error).splitlines()[0]}; see python main.py --help.") from error
+        sentence = str(error).splitlines()[0].removeprefix("ERROR:: ").rstrip(".")
+        raise UserError(f"{sentence}; see python main.py --help.") from error
     if positional[1:]:
         raise UserError(f"{positional[1]} is not a flag; write --name=value, see python main.py --help.")
     return values
@@ -78,6 +95,8 @@ def run(mode: str, config: config_lib.Config) -> None:
 
     if config.export.export_dir or mode == "export":
         check_export_dir(config.export.export_dir)
+    if mode != "train":
+        ModelDir.existing(config.run.model_dir).check_flags(config)
     if mode == "evaluate":
         for name, value in training.evaluate(config, ModelDir.existing(config.run.model_dir)).items():
             print(f"{name}: {value}")
@@ -127,7 +146,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; give --resume with the same --model_dir to continue", file=sys.stderr)
+        print("interrupted; give --resume with --model_dir, the run's directory, to continue", file=sys.stderr)
         return INTERRUPTED
     return 0
 

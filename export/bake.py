@@ -3,6 +3,7 @@
 import keras
 
 from iterand_tf import SubnetLayer, subnet_layers
+from iterand_tf.models.factories import SampledKernel
 
 
 def bake(model: keras.Model) -> keras.Model:
@@ -21,11 +22,13 @@ def bake(model: keras.Model) -> keras.Model:
     >>> [type(layer).__name__ for layer in bake(model).layers]
     ['Dense']
     """
-    if not model.built or not (isinstance(model, keras.Sequential) or hasattr(model, "operations")):
+    if not (isinstance(model, keras.Sequential) or hasattr(model, "operations")):
         raise ValueError(
-            "bake takes a built functional or Sequential model; build a subclassed one from layers and keras.Model. "
+            "bake takes a functional or Sequential model; write a subclassed one as keras.Model(inputs, outputs). "
             f"Received: model={model.name} of class {type(model).__name__}"
         )
+    if not model.built:
+        raise ValueError(f"call the model on an input, or give it a keras.Input, first. Received: model={model.name}")
     copies: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
 
     def stock_layer(layer):
@@ -38,7 +41,10 @@ def bake(model: keras.Model) -> keras.Model:
                 f"bake cannot replace the Subnet layers inside {layer.name} of class {type(layer).__name__}; "
                 f"build it as a functional or Sequential model. Received: model={model.name}"
             )
-        copy = type(layer).from_config(layer.get_config())
+        config = layer.get_config()
+        if isinstance(getattr(layer, "kernel_initializer", None), SampledKernel):
+            config["kernel_initializer"] = "zeros"  # a name that loads without this project; the values are copied
+        copy = type(layer).from_config(config)
         copies.append((layer, copy))
         return copy
 

@@ -17,6 +17,7 @@ from iterand_tf.files import check_writable
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit
 INPUT_NAME = "image"
 _SAMPLE_SIZE = 8
+_UNKNOWN_SIZE = 32  # of a dimension that the model leaves open
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +91,9 @@ def export_saved_model(
     directory = check_export_dir(export_dir)
     baked = bake(model)
     _check_classifier(baked)
-    if sample is None:
-        shape = (_SAMPLE_SIZE, *(size or 1 for size in baked.input_shape[1:]))
-        sample = np.random.default_rng(0).standard_normal(shape)
-    sample = np.asarray(sample, np.float32)
+    sample = _sample_of(baked, sample)
+    trained = np.asarray(model(sample, training=False), np.float32)
+    _check_logits(trained)
     target = directory / str(_next_version(directory) if version is None else _check_version(version))
     if target.exists():
         raise ExportError(f"{target} exists already and is not overwritten; give another version or --export_dir.")
@@ -101,13 +101,13 @@ def export_saved_model(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _write(baked, temporary)
-        difference = _compare(model, temporary, sample)
+        difference = _compare(temporary, sample, trained)
         temporary.rename(target)
     except OSError as error:
         raise ExportError(f"{target} could not be written: {error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    kernels = [variable.numpy() for variable in baked.trainable_variables if variable.name == "kernel"]
+    kernels = [variable.numpy() for variable in baked.variables if variable.name == "kernel"]
     return ExportResult(
         path=target,
         num_bytes=sum(file.stat().st_size for file in target.rglob("*") if file.is_file()),
@@ -118,15 +118,34 @@ def export_saved_model(
 
 
 def _check_classifier(model):
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+    single = isinstance(model, keras.Sequential) or all(map(keras.utils.is_keras_tensor, (model.input, model.output)))
+    if not single or len(model.output_shape) != 2:
         raise ValueError(
             "export takes a model with one input and one output of logits, shape (batch, classes). "
             f"Received: inputs={model.inputs}, outputs={model.outputs}"
         )
-    if getattr(model.layers[-1], "activation", None) in (keras.activations.softmax, keras.activations.sigmoid):
+
+
+def _sample_of(model, sample):
+    """The batch to compare on: `sample` if it fits the model's input, or a random one."""
+    shape = model.input_shape[1:]
+    if sample is None:
+        known = [size or _UNKNOWN_SIZE for size in shape]
+        return np.random.default_rng(0).standard_normal((_SAMPLE_SIZE, *known)).astype(np.float32)
+    sample = np.asarray(sample, np.float32)
+    fits = sample.ndim == len(shape) + 1 and all(
+        size in (None, given) for size, given in zip(shape, sample.shape[1:], strict=True)
+    )
+    if not fits or not len(sample):
+        raise ValueError(f"sample must be a batch of inputs of shape {shape}. Received: sample.shape={sample.shape}")
+    return sample
+
+
+def _check_logits(outputs):
+    if outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
         raise ValueError(
-            "export takes a model that ends in logits, and adds the probabilities itself; remove the last activation. "
-            f"Received: {model.layers[-1]}"
+            "export takes a model that ends in logits, and adds the probabilities itself; leave out the softmax. "
+            f"Received: outputs that are not negative and add up to 1, {outputs[0]}"
         )
 
 
@@ -154,11 +173,10 @@ def _write(baked, path):
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
 
 
-def _compare(model, path, sample):
+def _compare(path, sample, trained):
     """Largest absolute difference of logits; raises ExportError when it is too large."""
     loaded = tf.saved_model.load(str(path))
     served = loaded.signatures["serving_default"](**{INPUT_NAME: tf.constant(sample)})["logits"].numpy()
-    trained = np.asarray(model(sample, training=False), np.float32)
     difference = float(np.max(np.abs(served - trained)))
     if not difference <= TOLERANCE * float(np.max(np.abs(trained))):
         raise ExportError(f"the reloaded logits differ from the trained model's by up to {difference:g}; not exported.")

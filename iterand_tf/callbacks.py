@@ -54,7 +54,7 @@ class Rerandomize(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._redrawn = 0
         self._layers = []
-        self._step = self._iterations()
+        self._step = current_step(self.model)
         if self.model.built:
             self._begin()
             self._run_events(self._step - 1)
@@ -65,7 +65,7 @@ class Rerandomize(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not self._layers:
             self._begin()
-        previous, self._step = self._step, self._iterations()
+        previous, self._step = self._step, current_step(self.model)
         self._run_events(previous)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -86,11 +86,13 @@ class Rerandomize(keras.callbacks.Callback):
         for step in self.schedule.steps_between(previous, self._step):
             self._redrawn += sum(layer.rerandomize(step, self.schedule.rate) for layer in self._layers)
 
-    def _iterations(self):
-        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
-
     def _current_masks(self):
         return [np.asarray(layer.kernel_mask, dtype=bool) for layer in self._layers]
+
+
+def current_step(model: keras.Model) -> int:
+    """Steps that the model's optimizer has done, under a distribution strategy too."""
+    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
 
 
 def flip_ratio(before: list[np.ndarray], after: list[np.ndarray]) -> float:

@@ -5,6 +5,7 @@ defaults train IteRand on the bundled digits.
 """
 
 import dataclasses
+import math
 from typing import Any, Self
 
 from iterand_tf import distributions, models, optimization
@@ -52,9 +53,10 @@ class _Options:
             choices, limits = field.metadata["choices"], field.metadata["limits"]
             if choices and value not in choices:
                 raise UserError(f"--{field.name} must be one of {', '.join(choices)}, not {value!r}.")
-            if not all(_WITHIN[words](value, limit) for words, limit in limits.items()):
-                wanted = " and ".join(f"{words} {limit:g}" for words, limit in limits.items())
-                raise UserError(f"--{field.name} must be {wanted}, not {value:g}.")
+            finite = not isinstance(value, float) or math.isfinite(value)
+            if not finite or not all(_WITHIN[words](value, limit) for words, limit in limits.items()):
+                wanted = " and ".join(f"{words} {limit}" for words, limit in limits.items())
+                raise UserError(f"--{field.name} must be {wanted}, not {value}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,7 @@ class ModelConfig(_Options):
     """Which network."""
 
     model: str = option("conv2", "the network", choices=models.NAMES)
-    width_factor: float = option(1.0, "factor on the network's widths", above=0)
+    width_factor: float = option(1.0, "factor on the network's widths", above=0, maximum=64)
     batch_normalization: bool = option(False, "in conv2 to conv8, which the papers run without; resnets always have it")
 
 
@@ -95,8 +97,8 @@ class MethodConfig(_Options):
     weight_scale: float = option(1.0, "factor on the random kernels", above=0)
     score_distribution: str = option("kaiming_uniform", "of the first scores", choices=distributions.NAMES)
     score_scale: float = option(1.0, "factor on the first scores", above=0)
-    rerandomization_period: int = option(300, "steps between two re-randomizations (K_per)", minimum=1)
-    rerandomization_rate: float = option(0.1, "probability r that a pruned entry is re-drawn", above=0, maximum=1)
+    rerandomization_period: int = option(300, "steps between two re-randomizations (K_per); 0: never", minimum=0)
+    rerandomization_rate: float = option(0.1, "probability that a pruned entry is re-drawn (r)", minimum=0, maximum=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ He et al., ICCV 2015; U(-1, 1) is the distribution of the theorem in Chijiwa et 
 """
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ def check_name(name: str) -> str:
 
 def check_scale(scale: float) -> float:
     """Returns `scale` as a float, or raises ValueError unless it is a finite number above 0."""
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
+    if isinstance(scale, bool) or not isinstance(scale, numbers.Real) or not 0 < scale < math.inf:
         raise ValueError(f"the scale must be a finite number above 0. Received: scale={scale!r}")
     return float(scale)
 

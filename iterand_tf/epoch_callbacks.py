@@ -7,6 +7,7 @@ import time
 
 import keras
 
+from iterand_tf.callbacks import current_step
 from iterand_tf.checkpoints import TrainingState
 from iterand_tf.files import write_atomically
 
@@ -47,7 +48,7 @@ class MetricsFile(keras.callbacks.Callback):
         self.rows = [row for row in read_metrics(path) if int(row["epoch"]) <= first_epoch]
 
     def on_epoch_end(self, epoch, logs=None):
-        row = {"epoch": epoch + 1, "step": int(self.model.optimizer.iterations)}
+        row = {"epoch": epoch + 1, "step": current_step(self.model)}
         self.rows.append({name: str(value) for name, value in (row | logs).items()})
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(self.rows[-1]), lineterminator="\n")

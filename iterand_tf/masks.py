@@ -10,6 +10,7 @@ Source: the subnetwork rule of edge-popup (Ramanujan et al., CVPR 2020, section 
 
 import functools
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +19,12 @@ import numpy as np
 from keras import ops
 
 _INT32_MIN = np.int32(-(2**31))
+_LARGEST_SUBNORMAL = np.int32(0x007FFFFF)
 
 
 def check_sparsity(sparsity: float) -> float:
     """Returns `sparsity` as a float, or raises ValueError unless it is a number in [0, 1)."""
-    if isinstance(sparsity, bool) or not isinstance(sparsity, (int, float, np.number)) or not 0 <= sparsity < 1:
+    if isinstance(sparsity, bool) or not isinstance(sparsity, numbers.Real) or not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must be a number in [0, 1). Received: sparsity={sparsity!r}")
     return float(sparsity)
 
@@ -40,8 +42,8 @@ def topk_mask(scores: Any, sparsity: float) -> Any:
     """Returns a float32 mask of 0 and 1 that keeps the largest scores.
 
     Args:
-        scores: float tensor of any static shape, any sign. Compared as float32; -0.0 equals 0.0 and NaN ranks
-            with +inf.
+        scores: float tensor of any static shape, any sign. Compared as float32, subnormal numbers included; -0.0
+            equals 0.0 and NaN ranks with +inf.
         sparsity: fraction removed, in [0, 1).
 
     Returns:
@@ -111,7 +113,8 @@ def _select_largest(scores, kept):
     """
     scores = ops.where(ops.isnan(scores), np.float32(np.inf), scores)
     keys = _key(scores)
-    high = _key(ops.max(ops.abs(scores)))
+    # The maximum of floats may flush subnormal numbers to zero; none of their keys exceeds _LARGEST_SUBNORMAL.
+    high = ops.maximum(_key(ops.max(ops.abs(scores))), _LARGEST_SUBNORMAL)
     low = -high - 1
 
     def probe(step, low, high, above_low, above_high):

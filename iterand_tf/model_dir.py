@@ -49,7 +49,7 @@ class ModelDir:
             raise ModelDirError(
                 f"--model_dir={run.path} holds a run; add --resume to continue it, or give another directory."
             )
-        run._check_flags(flags_text(config))
+        run.check_flags(config)
         return run
 
     @classmethod
@@ -59,8 +59,10 @@ class ModelDir:
         Raises:
             ModelDirError: if there is none.
         """
+        if not path:
+            raise ModelDirError("--mode=evaluate and --mode=export need --model_dir, the directory of a run.")
         run = cls(pathlib.Path(path).expanduser())
-        if not path or not run.flags_file.is_file():
+        if not run.flags_file.is_file():
             raise ModelDirError(f"--model_dir={path} holds no run; give a directory that training has written.")
         return run
 
@@ -108,10 +110,11 @@ class ModelDir:
                 f"--model_dir={self.path} cannot be written ({error.strerror}); give another."
             ) from error
 
-    def _check_flags(self, text):
+    def check_flags(self, config: Config) -> None:
+        """Raises ModelDirError unless the run was made by the flags of `config`, or ones that do not matter to it."""
         theirs, ours = (
             {line for line in lines.splitlines() if not _MAY_DIFFER.match(line)}
-            for lines in (self.flags_file.read_text(), text)
+            for lines in (self.flags_file.read_text(), flags_text(config))
         )
         if theirs != ours:
             changes = f"{' '.join(sorted(ours - theirs)) or 'fewer flags'} instead of {' '.join(sorted(theirs - ours))}"

@@ -1,6 +1,7 @@
 """Re-drawing pruned kernel entries: when, which and how (Chijiwa et al., NeurIPS 2021, section 3, algorithm 1)."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 import keras
@@ -26,9 +27,9 @@ class RerandomizationSchedule:
     rate: float
 
     def __post_init__(self):
-        if isinstance(self.period, bool) or not isinstance(self.period, int) or self.period < 0:
+        if isinstance(self.period, bool) or not isinstance(self.period, numbers.Integral) or self.period < 0:
             raise ValueError(f"period must be a whole number of at least 0. Received: period={self.period!r}")
-        if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float)) or not 0 <= self.rate <= 1:
+        if isinstance(self.rate, bool) or not isinstance(self.rate, numbers.Real) or not 0 <= self.rate <= 1:
             raise ValueError(f"rate must be a number in [0, 1]. Received: rate={self.rate!r}")
 
     def steps_between(self, start: int, stop: int) -> range:

@@ -1,5 +1,6 @@
 """Seeds derived from seeds, so that every draw is a pure function of what it is drawn for."""
 
+import numbers
 import random
 import zlib
 
@@ -25,6 +26,6 @@ def make_seed(seed: int | None) -> int:
     """
     if seed is None:
         return random.randrange(2**31)
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise ValueError(f"seed must be None or a whole number of at least 0. Received: seed={seed!r}")
     return int(seed)

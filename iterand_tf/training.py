@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import shutil
 import statistics
 import sys
 from typing import Any
@@ -11,11 +12,11 @@ import keras
 import tensorflow as tf
 
 from iterand_tf import data, models, optimization
-from iterand_tf.callbacks import Rerandomize
+from iterand_tf.callbacks import Rerandomize, current_step
 from iterand_tf.checkpoints import TrainingState, restore_model
 from iterand_tf.config import Config
 from iterand_tf.epoch_callbacks import EpochLine, MetricsFile, SaveState, Throughput, save_model
-from iterand_tf.errors import ModelDirError, UserError
+from iterand_tf.errors import DataError, ModelDirError, UserError
 from iterand_tf.model_dir import ModelDir
 from iterand_tf.sparsity_report import sparsity_report
 
@@ -50,8 +51,13 @@ def train(config: Config) -> TrainResult:
         if state.restore():
             print(f"continuing {model_dir.path} after epoch {int(state.epoch)}")
         metrics_file = MetricsFile(model_dir.metrics, int(state.epoch))
-        print(_summary(model, config, splits), flush=True)
-        _fit(model, config, splits, steps_per_epoch, model_dir, state, metrics_file)
+        print(f"{_summary(model, config, splits)}\nwriting {model_dir.path}", flush=True)
+        try:
+            _fit(model, config, splits, steps_per_epoch, model_dir, state, metrics_file)
+        except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+            if not model_dir.best_model.exists():
+                shutil.rmtree(model_dir.path)
+            raise _unreadable(config, error) from error
         result = _result(model, config, splits, model_dir, state, metrics_file)
         model_dir.write_result(result)
         return TrainResult(model_dir, result)
@@ -65,11 +71,20 @@ def evaluate(config: Config, model_dir: ModelDir) -> dict[str, Any]:
     """
     with _environment(config):
         splits = load_data(config)
-        return {
-            "test_accuracy": _accuracy(load_model(model_dir, "last"), splits.test, config),
-            "best_test_accuracy": _accuracy(load_model(model_dir, "best"), splits.test, config),
-            "num_test_examples": splits.test.num_examples,
-        }
+        try:
+            return {
+                "test_accuracy": _accuracy(load_model(model_dir, "last"), splits.test, config),
+                "best_test_accuracy": _accuracy(load_model(model_dir, "best"), splits.test, config),
+                "num_test_examples": splits.test.num_examples,
+            }
+        except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+            raise _unreadable(config, error) from error
+
+
+def _unreadable(config, error):
+    """What an error of TensorFlow's input pipeline means to the user."""
+    reason = error.message.split("{{")[0].strip().splitlines()[0]
+    return DataError(f"--dataset={config.data.dataset} cannot be read ({reason}); mend or remove what is broken in it.")
 
 
 def load_model(model_dir: ModelDir, which: str) -> keras.Model:
@@ -81,7 +96,10 @@ def load_model(model_dir: ModelDir, which: str) -> keras.Model:
     missing = ModelDirError(f"--model_dir={model_dir.path} holds no trained network yet; continue it with --resume.")
     if not model_dir.best_model.exists():
         raise missing
-    model = keras.models.load_model(model_dir.best_model, compile=False)
+    try:
+        model = keras.models.load_model(model_dir.best_model, compile=False)
+    except (ValueError, OSError) as error:
+        raise ModelDirError(f"{model_dir.best_model} cannot be read and may be damaged; train anew.") from error
     if which == "last" and not restore_model(model, model_dir.checkpoints):
         raise missing
     return model
@@ -126,7 +144,10 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
             batch_normalization=config.model.batch_normalization,
         )
     except ValueError as error:
-        raise UserError(f"--model={config.model.model} cannot be built for this data: {error}") from error
+        reason = str(error).partition(" Received")[0].rstrip(".")
+        raise UserError(
+            f"--model={config.model.model} does not fit --dataset={config.data.dataset}: {reason}."
+        ) from error
 
 
 def _compile(model, config, steps_per_epoch):
@@ -198,7 +219,7 @@ def _result(model, config, splits, model_dir, state, metrics_file):
         "validation_accuracy": float(last_accuracy) if last_accuracy else None,
         "best_validation_accuracy": float(state.best_accuracy) if last_accuracy else None,
         "epochs": int(state.epoch),
-        "steps": int(model.optimizer.iterations),
+        "steps": current_step(model),
         "images_per_second": statistics.median(speeds) if speeds else None,
         "sparsity": total.sparsity,
         "num_weights": num_weights,
@@ -209,7 +230,7 @@ def _result(model, config, splits, model_dir, state, metrics_file):
 
 def num_kernel_entries(model: keras.Model) -> int:
     """Number of kernel entries of a dense model, biases and BatchNormalization left out."""
-    return sum(math.prod(variable.shape) for variable in model.trainable_variables if variable.name == "kernel")
+    return sum(math.prod(variable.shape) for variable in model.variables if variable.name == "kernel")
 
 
 def _accuracy(model, examples, config):

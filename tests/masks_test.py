@@ -26,6 +26,8 @@ TABLE = [
     ([3.4e38, -3.4e38, 1.0, -1.0], 0.5, [1, 0, 1, 0]),
     ([np.nan, 0.0, 1.0], 0.67, [1, 0, 0]),
     ([[1.0, 4.0], [3.0, 2.0]], 0.5, [[0, 1], [1, 0]]),
+    ([1e-45, 3e-45, 2e-45, 4e-45], 0.5, [0, 1, 0, 1]),
+    ([-1e-45, -3e-45, -2e-40, 0.0], 0.5, [1, 0, 0, 1]),
     ([], 0.5, []),
 ]
 
@@ -65,7 +67,9 @@ def test_equals_the_sorting_oracle(data, sparsity):
 
 
 @pytest.mark.parametrize("sparsity", [0.001, 0.3, 0.5, 0.6, 0.999])
-@pytest.mark.parametrize("values", ["normal", "uniform", "rounded", "heavy", "negative", "two"])
+@pytest.mark.parametrize(
+    "values", ["normal", "uniform", "rounded", "heavy", "negative", "subnormal", "positive_subnormal", "two"]
+)
 def test_equal_with_and_without_xla(values, sparsity):
     draw = np.random.default_rng(1)
     scores = {
@@ -74,6 +78,8 @@ def test_equal_with_and_without_xla(values, sparsity):
         "rounded": lambda: draw.normal(size=3001).round(1),
         "heavy": lambda: draw.standard_cauchy(3001) ** 5,
         "negative": lambda: -draw.exponential(size=3001),
+        "subnormal": lambda: draw.normal(size=3001) * 1e-40,
+        "positive_subnormal": lambda: np.abs(draw.normal(size=3001)) * 1e-40,
         "two": lambda: draw.integers(0, 2, 3001),
     }[values]().astype(np.float32)
     expected = sorting_oracle(scores, sparsity)

@@ -3,6 +3,7 @@
 from iterand_tf.data.augmentation import AUGMENTATIONS
 from iterand_tf.data.examples import ArrayExamples, EncodedExamples, Examples
 from iterand_tf.data.sources import Splits, load_digits, load_folder, load_tfds
+from iterand_tf.errors import DataError
 
 __all__ = ["AUGMENTATIONS", "ArrayExamples", "EncodedExamples", "Examples", "Splits", "load"]
 
@@ -36,6 +37,8 @@ def load(
     (1293, 144, 360)
     """
     if dataset == "digits":
+        if image_size:
+            raise DataError(f"--image_size={image_size} does not go with --dataset=digits; leave it out.")
         return load_digits(validation_split, max_train_examples, seed)
     if dataset.startswith(_FOLDER):
         return load_folder(dataset[len(_FOLDER) :], image_size, validation_split, max_train_examples, seed)

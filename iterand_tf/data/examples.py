@@ -139,10 +139,8 @@ class EncodedExamples:
         return centre_of_encoded(encoded, self.image_size), self._one_hot(label)
 
     def _one_hot(self, label):
-        in_range = tf.debugging.assert_less(
-            tf.cast(label, tf.int64), tf.constant(self.num_classes, tf.int64), "a label is outside the class range"
-        )
-        with tf.control_dependencies([in_range] if in_range is not None else []):
+        in_range = (label >= 0) & (tf.cast(label, tf.int64) < self.num_classes)
+        with tf.control_dependencies([tf.debugging.Assert(in_range, ["a label is outside the class range:", label])]):
             return tf.one_hot(label, self.num_classes)
 
 

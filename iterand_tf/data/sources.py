@@ -66,11 +66,11 @@ def load_tfds(
     names = tuple(builder.info.features[label].names or map(str, range(builder.info.features[label].num_classes)))
     shape = builder.info.features[image].shape
     size = None not in shape and sum(s.num_examples for s in splits.values()) * np.prod(shape)
-    if size and size <= MEMORY_LIMIT_BYTES and image_size in (0, shape[0]):
+    if size and size <= MEMORY_LIMIT_BYTES and (not image_size or shape[:2] == (image_size, image_size)):
         train, test = (_tfds_arrays(builder, split, image, label) for split in ("train", test_name))
         return _split_arrays(train, test, validation_split, max_train_examples, seed, names)
     total = splits["train"].num_examples
-    held_out = round(total * validation_split)
+    held_out = _num_held_out(total, validation_split)
     first = int(np.random.default_rng(seed).integers(total - held_out + 1))
     parts = {
         "train": [(0, first), (first + held_out, total)],
@@ -107,6 +107,8 @@ def load_folder(path: str, image_size: int, validation_split: float, max_train_e
     Images of one size are decoded once; with an image size given they are decoded, cropped and resized as they are
     read.
     """
+    if not path:
+        raise DataError("--dataset=folder: lacks its path; write --dataset=folder:PATH.")
     root = pathlib.Path(path)
     test_folders = [root / split for split in ("test", "validation", "val") if (root / split).is_dir()]
     if not (root / "train").is_dir() or not test_folders:
@@ -134,13 +136,21 @@ def load_folder(path: str, image_size: int, validation_split: float, max_train_e
 def _validation_indices(count, validation_split, max_train_examples, seed):
     """Seeded (train, validation) indices; max_train_examples cuts the training part only."""
     order = np.random.default_rng(seed).permutation(count)
-    held_out = round(count * validation_split)
+    held_out = _num_held_out(count, validation_split)
     train = order[held_out:]
     if max_train_examples:
         train = train[:max_train_examples]
-    if not len(train):
-        raise DataError(f"nothing is left to train on: {count} examples, of which {held_out} are held out.")
     return np.sort(train), np.sort(order[:held_out])
+
+
+def _num_held_out(count, validation_split):
+    held_out = round(count * validation_split)
+    if held_out >= count:
+        raise DataError(
+            f"nothing is left to train on: all {count} examples are held out; "
+            f"lower --validation_split={validation_split}."
+        )
+    return held_out
 
 
 def _split_arrays(train, test, validation_split, max_train_examples, seed, class_names):

@@ -1,5 +1,6 @@
 """SubnetConv2D, the subnetwork form of keras.layers.Conv2D."""
 
+import numbers
 from typing import Any
 
 import keras
@@ -76,8 +77,11 @@ class SubnetConv2D(SubnetLayer):
         channel_axis = -1 if self.data_format == "channels_last" else 1
         channels = input_shape[channel_axis]
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={channel_axis: channels})
-        if channels % self.groups:
-            raise ValueError(f"groups must divide the input channels. Received: {self.groups=}, {input_shape=}")
+        if channels is None or channels % self.groups:
+            raise ValueError(
+                "the input channels must be known, and groups must divide them. "
+                f"Received: {self.groups=}, {input_shape=}"
+            )
         self.compute_output_shape(input_shape)
         self.add_kernel((*self.kernel_size, channels // self.groups, self.filters))
 
@@ -143,9 +147,11 @@ class SubnetConv2D(SubnetLayer):
 
 def _pair_of_padding(padding: Any) -> tuple[int, int]:
     pair = tuple(padding) if isinstance(padding, (tuple, list)) else (padding, padding)
-    if len(pair) != 2 or any(isinstance(size, bool) or not isinstance(size, int) or size < 0 for size in pair):
+    if len(pair) != 2 or any(
+        isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 0 for size in pair
+    ):
         raise ValueError(
             "padding must be 'valid', 'same', a whole number of at least 0 or a pair of them. "
             f"Received: padding={padding!r}"
         )
-    return pair
+    return int(pair[0]), int(pair[1])

@@ -29,8 +29,10 @@ class SubnetLayer(keras.layers.Layer):
         weight_scale: factor on the kernel, above 0.
         score_distribution: distribution of the first scores, one of `iterand_tf.distributions.NAMES`.
         score_scale: factor on the first scores, above 0.
-        seed: whole number of at least 0. Every draw is a function of the seed, the layer's name and the step. None
-            takes one from Python's generator (see `keras.utils.set_random_seed`) and keeps it in the config.
+        seed: whole number of at least 0. Every draw is a function of the seed, the layer's name and the step, so
+            layers of one seed differ; give a `name` too for draws that do not depend on how many layers the process
+            has named before. None takes a seed from Python's generator (see `keras.utils.set_random_seed`) and keeps
+            it in the config.
         activation, use_bias, bias_initializer, bias_regularizer, bias_constraint, activity_regularizer: as in the
             stock layer, except that `use_bias` is False unless asked for; a bias is trained as usual.
         **kwargs: `name`, `dtype` and `trainable`, as in every Keras layer.
@@ -86,6 +88,8 @@ class SubnetLayer(keras.layers.Layer):
     def add_kernel(self, shape: Sequence[int]) -> None:
         """Creates `kernel`, `scores` and, if `use_bias`, `bias` with one entry per output (last) channel."""
         shape = tuple(shape)
+        if None in shape:
+            raise ValueError(f"the number of input features must be known. Received: kernel shape={shape}")
 
         def initial_kernel(shape, dtype=None):
             return ops.cast(self._draw_kernel(shape, step=0), dtype)
@@ -224,7 +228,14 @@ class SubnetLayer(keras.layers.Layer):
         return self.activation(outputs)
 
 
-_KERNEL_TRAINING = ("kernel_initializer", "kernel_regularizer", "kernel_constraint", "quantization_config")
+_KERNEL_TRAINING = (
+    "kernel_initializer",
+    "kernel_regularizer",
+    "kernel_constraint",
+    "lora_rank",
+    "lora_alpha",
+    "quantization_config",
+)
 _SUBNET_ARGUMENTS = (
     "sparsity",
     "score_transform",

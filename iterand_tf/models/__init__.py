@@ -51,5 +51,8 @@ def build(
         return build_resnet(name, input_shape, num_classes, layers, width_factor, stem)
     stages = _CONVNET_STAGES[name]
     if min(input_shape[:2]) < 2**stages:
-        raise ValueError(f"{name} needs images of at least {2**stages} pixels. Received: input_shape={input_shape}")
+        raise ValueError(
+            f"{name} needs images of at least {2**stages} pixels; choose a network with fewer stages. "
+            f"Received: input_shape={input_shape}"
+        )
     return build_convnet(stages, input_shape, num_classes, layers, width_factor, batch_normalization)

@@ -113,9 +113,11 @@ def test_labels_outside_the_class_range_are_refused():
     with pytest.raises(DataError, match="label 7 is outside the class range 0 to 2"):
         sources._split_arrays(examples, examples, 0.0, 0, 0, ("a", "b", "c"))
     encoded = tf.io.encode_png(np.zeros((4, 4, 3), np.uint8))
-    stream = data.EncodedExamples(lambda seed: tf.data.Dataset.from_tensors((encoded, 7)), 1, 3, image_size=4)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="outside the class range"):
-        list(stream.evaluation_batches(1))
+    for label in (-1, 7):
+        dataset = tf.data.Dataset.from_tensors((encoded, label))
+        stream = data.EncodedExamples(lambda seed, dataset=dataset: dataset, 1, 3, image_size=4)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="outside the class range"):
+            list(stream.evaluation_batches(1))
 
 
 def test_nothing_left_to_train_on_is_refused(folder):

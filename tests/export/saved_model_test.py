@@ -88,11 +88,25 @@ def test_refuses_models_that_are_not_classifiers_with_logits(tmp_path):
     inputs = keras.Input((4,))
     for wrong, sentence in (
         (keras.Sequential([inputs, dense(2, activation="softmax")]), "ends in logits"),
+        (keras.Sequential([inputs, dense(2), keras.layers.Softmax()]), "ends in logits"),
+        (keras.Model(inputs, {"a": dense(2)(inputs)}), "one input and one output"),
         (keras.Model(inputs, [dense(2)(inputs), dense(2)(inputs)]), "one input and one output"),
     ):
         with pytest.raises(ValueError, match=sentence):
             export.export_saved_model(wrong, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sample_of_another_shape_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match=r"inputs of shape \(8, 8, 1\)"):
+        export.export_saved_model(model, tmp_path, sample=IMAGES[:, :4])
+
+
+def test_open_dimensions_and_frozen_models(tmp_path):
+    layers = [iterand_tf.SubnetConv2D(4, 3), keras.layers.GlobalAveragePooling2D(), iterand_tf.SubnetDense(2)]
+    model = keras.Sequential([keras.Input((None, None, 3)), *layers])
+    model.trainable = False
+    assert export.export_saved_model(model, tmp_path).num_weights == 3 * 3 * 3 * 4 + 8
 
 
 def test_a_model_in_mixed_precision_serves_float32(tmp_path):

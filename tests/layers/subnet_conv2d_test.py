@@ -48,5 +48,5 @@ def test_refuses_other_paddings(padding):
 def test_refuses_groups_that_do_not_divide():
     with pytest.raises(ValueError, match="groups"):
         SubnetConv2D(4, 3, groups=3)
-    with pytest.raises(ValueError, match="groups must divide"):
+    with pytest.raises(ValueError, match="groups must divide them"):
         SubnetConv2D(4, 3, groups=2).build((None, 8, 8, 3))

@@ -121,7 +121,9 @@ def export_run(config: config_lib.Config, model_dir: ModelDir) -> dict[str, obje
     model = training.load_model(model_dir, config.export.export_checkpoint)
     test_batches = training.load_data(config).test.evaluation_batches(config.data.batch_size)
     sample, _ = next(iter(test_batches))
-    exported = export_saved_model(model, config.export.export_dir, sample=sample.numpy())
+    exported = export_saved_model(
+        model, config.export.export_dir, sample=sample.numpy(), export_format=config.export.export_format
+    )
     print(f"exported {exported.path}; reloaded, it answers as the trained network")
     return exported.metrics()
 

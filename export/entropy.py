@@ -21,7 +21,7 @@ def kernel_entropy_bits(kernel: np.ndarray) -> float:
     if len(values) <= _FEW_VALUES:
         return _entropy_bits(counts)
     kept = np.count_nonzero(kernel)
-    return _entropy_bits(np.array([kept, kernel.size - kept])) + 8 * kernel.itemsize * kept
+    return _entropy_bits(np.array([kept, kernel.size - kept])) + 8.0 * kernel.itemsize * int(kept)
 
 
 def _entropy_bits(counts):

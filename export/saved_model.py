@@ -1,6 +1,7 @@
-"""SavedModels in TensorFlow Serving's layout: EXPORT_DIR/VERSION/saved_model.pb."""
+"""SavedModels in TensorFlow Serving's layout: EXPORT_DIR/VERSION/saved_model.pb, packed or dense."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import shutil
@@ -11,11 +12,14 @@ import tensorflow as tf
 
 from export.bake import bake
 from export.entropy import kernel_entropy_bits
+from export.unpack import PackedKernels
 from iterand_tf.errors import ExportError
 from iterand_tf.files import check_writable
 
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit
 INPUT_NAME = "image"
+FORMATS = ("packed", "dense")
+_FORMAT_VERSION = 1
 _SAMPLE_SIZE = 8
 _UNKNOWN_SIZE = 32  # of a dimension that the model leaves open
 
@@ -26,23 +30,28 @@ class ExportResult:
 
     Args:
         path: of the version's directory.
-        num_bytes: of all its files.
         num_weights: kernel entries of the Dense and convolution layers.
+        kernel_bytes: size of these kernels in the SavedModel.
         entropy_bits: information in these kernels, see `export.entropy`.
         max_abs_difference: of the logits, reloaded against trained.
     """
 
     path: pathlib.Path
-    num_bytes: int
     num_weights: int
+    kernel_bytes: int
     entropy_bits: float
     max_abs_difference: float
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files of the version."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
     def metrics(self) -> dict[str, float]:
         """The fields of result.json about an export."""
         return {
             "export_bytes": self.num_bytes,
-            "bits_per_weight": 8 * self.num_bytes / max(self.num_weights, 1),
+            "bits_per_weight": 8 * self.kernel_bytes / max(self.num_weights, 1),
             "entropy_bits_per_weight": self.entropy_bits / max(self.num_weights, 1),
             "max_abs_difference": self.max_abs_difference,
         }
@@ -65,6 +74,7 @@ def export_saved_model(
     export_dir: str | os.PathLike,
     version: int | None = None,
     sample: np.ndarray | None = None,
+    export_format: str = "packed",
 ) -> ExportResult:
     """Bakes a classifier, writes it as `EXPORT_DIR/VERSION`, reloads it and compares it with the model.
 
@@ -76,6 +86,8 @@ def export_saved_model(
         export_dir: created if need be.
         version: whole number of at least 1; None for one more than the highest there.
         sample: a batch of inputs to compare on; None for standard normal ones.
+        export_format: `"packed"`: kernels are entropy-coded and unpacked when the SavedModel is loaded; `"dense"`: they
+            are variables, which converters to other formats can read.
 
     Raises:
         ExportError: if the directory cannot be written, the version exists, or the reloaded logits differ by more than
@@ -88,6 +100,8 @@ def export_saved_model(
     >>> result.path.name, result.max_abs_difference
     ('1', 0.0)
     """
+    if export_format not in FORMATS:
+        raise ValueError(f"export_format must be one of {', '.join(FORMATS)}. Received: {export_format=}")
     directory = check_export_dir(export_dir)
     baked = bake(model)
     _check_classifier(baked)
@@ -100,7 +114,7 @@ def export_saved_model(
     temporary = directory / f".{target.name}.{os.getpid()}.tmp"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _write(baked, temporary)
+        kernel_bytes = _write(baked, temporary, export_format)
         difference = _compare(temporary, sample, trained)
         temporary.rename(target)
     except OSError as error:
@@ -110,8 +124,8 @@ def export_saved_model(
     kernels = [variable.numpy() for variable in baked.variables if variable.name == "kernel"]
     return ExportResult(
         path=target,
-        num_bytes=sum(file.stat().st_size for file in target.rglob("*") if file.is_file()),
         num_weights=sum(kernel.size for kernel in kernels),
+        kernel_bytes=kernel_bytes,
         entropy_bits=sum(map(kernel_entropy_bits, kernels)),
         max_abs_difference=difference,
     )
@@ -160,17 +174,42 @@ def _next_version(directory):
     return max(versions, default=0) + 1
 
 
-def _write(baked, path):
-    """Saves a tf.Module of the raw variables: keras's own export writes each variable twice (Keras issue 23553)."""
-    module = tf.Module()
-    module.parameters = [variable.value for variable in baked.variables]
+def _write(baked, path, export_format):
+    """Saves a tf.Module of the raw variables, and returns the size of the kernels.
 
-    @tf.function(input_signature=[tf.TensorSpec(baked.inputs[0].shape, tf.float32, name=INPUT_NAME)])
+    Keras's own export writes each variable twice (Keras issue 23553).
+    """
+    module = tf.Module()
+    trained = [variable.value for variable in baked.trainable_variables]
+    other = [variable.value for variable in baked.non_trainable_variables]
+    if export_format == "packed":
+        kernels = [index for index, variable in enumerate(baked.trainable_variables) if _is_kernel(variable)]
+        module.kernels = PackedKernels([trained[index].numpy() for index in kernels])
+        module.unpacked = module.kernels.variables
+        for index, unpacked in zip(kernels, module.unpacked, strict=True):
+            trained[index] = unpacked
+        # In the graph, where they are smaller; the loaders want at least one saved variable beside the unsaved ones.
+        trained = [value if index in kernels else tf.constant(value.numpy()) for index, value in enumerate(trained)]
+        other = [tf.constant(value.numpy()) for value in other]
+        module.format_version = tf.Variable(_FORMAT_VERSION)
+        kernel_bytes = sum(packed.num_bytes for packed in module.kernels.packed)
+    else:
+        module.parameters = [*trained, *other]
+        kernel_bytes = sum(4 * math.prod(v.shape) for v in baked.trainable_variables if _is_kernel(v))
+
+    @tf.function(input_signature=[tf.TensorSpec(baked.inputs[0].shape, tf.float32, name=INPUT_NAME)], autograph=False)
     def serve(image):
-        logits = tf.cast(baked(image, training=False), tf.float32)
+        values = [[tf.convert_to_tensor(value) for value in group] for group in (trained, other)]
+        logits, _ = baked.stateless_call(*values, image, training=False)
+        logits = tf.cast(logits, tf.float32)
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
+    return kernel_bytes
+
+
+def _is_kernel(variable):
+    return variable.name == "kernel" and variable.dtype == "float32"
 
 
 def _compare(path, sample, trained):

@@ -14,6 +14,7 @@ from iterand_tf.errors import UserError
 from iterand_tf.layers.subnet_layer import SCORE_TRANSFORMS
 
 METHODS = ("dense", "edge_popup", "iterand")
+EXPORT_FORMATS = ("packed", "dense")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -145,6 +146,9 @@ class ExportConfig(_Options):
     """What is shipped."""
 
     export_dir: str = option("", "write EXPORT_DIR/VERSION, a SavedModel, after training; empty: none")
+    export_format: str = option(
+        "packed", "packed: entropy-coded kernels; dense: for converters", choices=EXPORT_FORMATS
+    )
     export_checkpoint: str = option("best", "the network to export", choices=("best", "last"))
 
 

@@ -30,5 +30,9 @@ test-all: lint
 
 bench: $(READY)
 	$(BIN)/python benchmarks/input_pipeline.py
-	$(BIN)/python benchmarks/step_time.py --model=conv6 --width_factor=0.25
-	$(BIN)/python benchmarks/step_time.py --model=resnet18 --sparsity=0.6 --steps=10
+	$(BIN)/python benchmarks/step_time.py --model=conv6 --width_factor=0.25 --steps=100
+	$(BIN)/python benchmarks/masks.py
+	$(BIN)/python benchmarks/step_time.py --model=resnet18 --sparsity=0.6 --steps=12
+	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6
+	$(BIN)/python benchmarks/serving.py --model=conv6 --sparsity=0.5
+	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6 --weight_distribution=kaiming_uniform

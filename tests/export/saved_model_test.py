@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 import export
 import iterand_tf
@@ -107,6 +108,24 @@ def test_packed_by_saved_model_cli(model, tmp_path):
     flags = ["--tag_set=serve", "--signature_def=serving_default", f"--inputs=image={tmp_path}/images.npy"]
     command = [str(cli), "run", f"--dir={path}", *flags, f"--outdir={tmp_path}"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), model(IMAGES), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("export_format", saved_model.FORMATS)
+def test_in_the_c_api_that_tensorflow_serving_uses(model, tmp_path, export_format):
+    library = pathlib.Path(tf.__file__).with_name("libtensorflow_cc.so.2")
+    if not library.exists():
+        pytest.skip("this TensorFlow has its C API elsewhere")
+    path = export.export_saved_model(model, tmp_path / "served", export_format=export_format).path
+    contents = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    signature = contents.meta_graphs[0].signature_def["serving_default"]
+    (source, _), (target, index) = (
+        value.name.split(":") for value in (signature.inputs["image"], signature.outputs["logits"])
+    )
+    np.save(tmp_path / "images.npy", IMAGES)
+    client = pathlib.Path(__file__).with_name("c_api_client.py")
+    arguments = [str(value) for value in (library, path, source, target, index, tmp_path)]
+    subprocess.run([sys.executable, str(client), *arguments], check=True, capture_output=True)
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), model(IMAGES), rtol=1e-4, atol=1e-4)
 
 

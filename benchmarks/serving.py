@@ -1,0 +1,83 @@
+"""Times the packed SavedModel against the dense one, in one process: a call of batch 1 and of batch 64, and the load.
+
+    python benchmarks/serving.py --model=resnet18 --sparsity=0.6
+
+The two take turns; printed are medians and the median of the pairwise ratios, and the sizes.
+"""
+
+import argparse
+import gzip
+import os
+import statistics
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import numpy as np
+import tensorflow as tf
+
+from export import export_saved_model
+from iterand_tf import models
+
+CALLS = {1: 200, 64: 20}
+LOADS = 5
+
+
+def seconds(function):
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def report(what, packed, dense):
+    ratios = [p / d for p, d in zip(packed, dense, strict=True)]
+    print(
+        f"{what}: packed {statistics.median(packed) * 1e3:.2f} ms, dense {statistics.median(dense) * 1e3:.2f} ms, "
+        f"packed/dense {statistics.median(ratios):.3f} (median of the pairwise ratios)"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnet18", choices=models.NAMES)
+    parser.add_argument("--width_factor", type=float, default=1.0)
+    parser.add_argument("--sparsity", type=float, default=0.6)
+    parser.add_argument("--weight_distribution", default="signed_constant")
+    args = parser.parse_args()
+    factory = models.SubnetFactory(sparsity=args.sparsity, weight_distribution=args.weight_distribution)
+    model = models.build(args.model, (32, 32, 3), 10, factory, args.width_factor)
+    with tempfile.TemporaryDirectory() as directory:
+        paths = {}
+        for name in ("packed", "dense"):
+            result = export_saved_model(model, os.path.join(directory, name), export_format=name)
+            paths[name] = str(result.path)
+            files = [file.read_bytes() for file in result.path.rglob("*") if file.is_file()]
+            zipped = sum(len(gzip.compress(contents)) for contents in files)
+            bits = result.metrics()
+            print(
+                f"{name}: {result.num_bytes:,} bytes, under gzip {zipped:,} bytes; "
+                f"{bits['bits_per_weight']:.3f} bits a weight, the entropy is {bits['entropy_bits_per_weight']:.3f}"
+            )
+        loads = {name: [] for name in paths}
+        for _ in range(LOADS):
+            for name, path in paths.items():
+                loads[name].append(seconds(lambda path=path: tf.saved_model.load(path)))
+        report("load", loads["packed"], loads["dense"])
+        loaded = {name: tf.saved_model.load(path) for name, path in paths.items()}
+        for batch, count in CALLS.items():
+            images = tf.constant(np.random.default_rng(0).uniform(0, 255, (batch, 32, 32, 3)), tf.float32)
+            calls = {name: [] for name in loaded}
+            for number in range(count + 3):
+                for name, served in loaded.items():
+                    signature = served.signatures["serving_default"]
+                    duration = seconds(lambda call=signature, batch=images: call(image=batch)["logits"].numpy())
+                    if number >= 3:
+                        calls[name].append(duration)
+            report(f"batch {batch}", calls["packed"], calls["dense"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,6 @@
 """SavedModels in TensorFlow Serving's layout: EXPORT_DIR/VERSION/saved_model.pb, packed or dense."""
 
 import dataclasses
-import math
 import os
 import pathlib
 import shutil
@@ -180,27 +179,25 @@ def _write(baked, path, export_format):
     Keras's own export writes each variable twice (Keras issue 23553).
     """
     module = tf.Module()
-    trained = [variable.value for variable in baked.trainable_variables]
-    other = [variable.value for variable in baked.non_trainable_variables]
+    groups = [baked.trainable_variables, baked.non_trainable_variables]
+    kernels = [variable for group in groups for variable in group if _is_kernel(variable)]
     if export_format == "packed":
-        kernels = [index for index, variable in enumerate(baked.trainable_variables) if _is_kernel(variable)]
-        module.kernels = PackedKernels([trained[index].numpy() for index in kernels])
+        module.kernels = PackedKernels([variable.numpy() for variable in kernels])
         module.unpacked = module.kernels.variables
-        for index, unpacked in zip(kernels, module.unpacked, strict=True):
-            trained[index] = unpacked
-        # In the graph, where they are smaller; the loaders want at least one saved variable beside the unsaved ones.
-        trained = [value if index in kernels else tf.constant(value.numpy()) for index, value in enumerate(trained)]
-        other = [tf.constant(value.numpy()) for value in other]
+        unpacked = {id(variable): value for variable, value in zip(kernels, module.unpacked, strict=True)}
+        # The rest stands in the graph, where it is smaller; the loaders want one variable that is saved.
         module.format_version = tf.Variable(_FORMAT_VERSION)
+        values = [[unpacked[id(v)] if _is_kernel(v) else v.numpy() for v in group] for group in groups]
         kernel_bytes = sum(packed.num_bytes for packed in module.kernels.packed)
     else:
-        module.parameters = [*trained, *other]
-        kernel_bytes = sum(4 * math.prod(v.shape) for v in baked.trainable_variables if _is_kernel(v))
+        values = [[variable.value for variable in group] for group in groups]
+        module.parameters = values
+        kernel_bytes = sum(variable.numpy().nbytes for variable in kernels)
 
     @tf.function(input_signature=[tf.TensorSpec(baked.inputs[0].shape, tf.float32, name=INPUT_NAME)], autograph=False)
     def serve(image):
-        values = [[tf.convert_to_tensor(value) for value in group] for group in (trained, other)]
-        logits, _ = baked.stateless_call(*values, image, training=False)
+        tensors = [[tf.convert_to_tensor(value) for value in group] for group in values]
+        logits, _ = baked.stateless_call(*tensors, image, training=False)
         logits = tf.cast(logits, tf.float32)
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 

@@ -182,7 +182,7 @@ def _write(baked, path, export_format):
     groups = [baked.trainable_variables, baked.non_trainable_variables]
     kernels = [variable for group in groups for variable in group if _is_kernel(variable)]
     if export_format == "packed":
-        module.kernels = PackedKernels([variable.numpy() for variable in kernels])
+        module.kernels = PackedKernels({variable.path: variable.numpy() for variable in kernels})
         module.unpacked = module.kernels.variables
         unpacked = {id(variable): value for variable, value in zip(kernels, module.unpacked, strict=True)}
         # The rest stands in the graph, where it is smaller; the loaders want one variable that is saved.

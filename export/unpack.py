@@ -3,6 +3,7 @@
 Stock operations only. Each packed kernel has a checksum, which is verified before it is unpacked.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from export.pack import PackedKernel, encode, symbols_per_byte
@@ -15,13 +16,15 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
     """Variables that hold unpacked kernels, and the initializer that fills them whenever the SavedModel is loaded.
 
     Args:
-        kernels: float32 arrays.
+        kernels: float32 arrays by the names of their variables.
     """
 
-    def __init__(self, kernels):
+    def __init__(self, kernels: dict[str, np.ndarray]):
         super().__init__()
-        self.packed = [encode(kernel) for kernel in kernels]
-        self.variables = [unsaved_variable(packed.shape) for packed in self.packed]
+        self.packed = [encode(kernel) for kernel in kernels.values()]
+        self.variables = [
+            unsaved_variable(packed.shape, name) for name, packed in zip(kernels, self.packed, strict=True)
+        ]
         self._checksums = [checksums(packed) for packed in self.packed]
         self._resource_handle = self._create_resource()
         self._initialize()
@@ -45,7 +48,6 @@ def unpack(packed: PackedKernel, checksum: list[int]) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: if the checksum is of other codes or values.
 
-    >>> import numpy as np
     >>> packed = encode(np.array([1.0, 0.0], np.float32))
     >>> unpack(packed, checksums(packed)).numpy().tolist()
     [1.0, 0.0]

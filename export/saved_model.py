@@ -187,7 +187,7 @@ def _write(baked, path, export_format):
         unpacked = {id(variable): value for variable, value in zip(kernels, module.unpacked, strict=True)}
         # The rest stands in the graph, where it is smaller; the loaders want one variable that is saved.
         module.format_version = tf.Variable(_FORMAT_VERSION)
-        values = [[unpacked[id(v)] if _is_kernel(v) else v.numpy() for v in group] for group in groups]
+        values = [[unpacked[id(v)] if _is_kernel(v) else tf.constant(v.numpy()) for v in g] for g in groups]
         kernel_bytes = sum(packed.num_bytes for packed in module.kernels.packed)
     else:
         values = [[variable.value for variable in group] for group in groups]

@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart lint test test-all bench wheel
+.PHONY: quickstart lint test test-all bench
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)

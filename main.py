@@ -95,18 +95,17 @@ def run(mode: str, config: config_lib.Config) -> None:
 
     if config.export.export_dir or mode == "export":
         check_export_dir(config.export.export_dir)
-    if mode != "train":
-        ModelDir.existing(config.run.model_dir).check_flags(config)
-    if mode == "evaluate":
-        for name, value in training.evaluate(config, ModelDir.existing(config.run.model_dir)).items():
-            print(f"{name}: {value}")
-        return
     if mode == "train":
         result = training.train(config)
         model_dir, metrics = result.model_dir, result.metrics
     else:
         model_dir = ModelDir.existing(config.run.model_dir)
+        model_dir.check_flags(config)
         metrics = model_dir.read_result()
+    if mode == "evaluate":
+        for name, value in training.evaluate(config, model_dir).items():
+            print(f"{name}: {value}")
+        return
     if config.export.export_dir:
         metrics = metrics | export_run(config, model_dir)
         model_dir.write_result(metrics)

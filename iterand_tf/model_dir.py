@@ -116,11 +116,10 @@ class ModelDir:
             {line for line in lines.splitlines() if not _MAY_DIFFER.match(line)}
             for lines in (self.flags_file.read_text(), flags_text(config))
         )
+        # A flag that came after the run was made had its default then.
         known = {line.partition("=")[0] for line in theirs}
-        defaults = set(flags_text(type(config)()).splitlines())
-        ours = {
-            line for line in ours if line.partition("=")[0] in known or line not in defaults
-        }  # runs before a new flag
+        defaults = set(flags_text(Config()).splitlines())
+        ours = {line for line in ours if line.partition("=")[0] in known or line not in defaults}
         if theirs != ours:
             changes = f"{' '.join(sorted(ours - theirs)) or 'fewer flags'} instead of {' '.join(sorted(theirs - ours))}"
             raise ModelDirError(

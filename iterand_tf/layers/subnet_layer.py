@@ -9,7 +9,7 @@ from keras import ops
 
 from iterand_tf import distributions, seeds
 from iterand_tf.masks import check_sparsity, num_kept, straight_through_mask, topk_mask
-from iterand_tf.rerandomization import redrawn_entries
+from iterand_tf.rerandomization import redrawn_entries, rerandomize
 
 SCORE_TRANSFORMS = {"identity": lambda scores: scores, "abs": ops.abs}
 
@@ -145,10 +145,10 @@ class SubnetLayer(keras.layers.Layer):
             step: the training step after which this happens, `optimizer.iterations`.
             rate: probability in [0, 1].
         """
-        redrawn = redrawn_entries(self.kernel_mask, rate, self._seed_for("rerandomize", step))
+        mask, seed = self.kernel_mask, self._seed_for("rerandomize", step)
         fresh_kernel = ops.cast(self._draw_kernel(self.kernel.shape, step), self.kernel.dtype)
-        self.kernel.assign(ops.where(redrawn, fresh_kernel, self.kernel))
-        return int(ops.sum(ops.cast(redrawn, "int32")))
+        self.kernel.assign(rerandomize(self.kernel, mask, fresh_kernel, rate, seed))
+        return int(ops.sum(ops.cast(redrawn_entries(mask, rate, seed), "int32")))
 
     @classmethod
     def from_dense(cls, layer: keras.layers.Layer, **subnet_arguments: Any) -> Self:

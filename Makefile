@@ -36,3 +36,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6
 	$(BIN)/python benchmarks/serving.py --model=conv6 --sparsity=0.5
 	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6 --weight_distribution=kaiming_uniform
+	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6 --weight_distribution=kaiming_uniform --kernel_dtype=bfloat16

@@ -32,7 +32,7 @@ from absl import flags, logging
 
 from iterand_tf import config as config_lib
 from iterand_tf.errors import UserError
-from iterand_tf.model_dir import ModelDir
+from iterand_tf.model_dir import ModelDir, flags_text
 
 MODES = ("train", "evaluate", "export")
 QUICKSTART = pathlib.Path(__file__).parent / "flags" / "quickstart.flags"
@@ -114,17 +114,34 @@ def run(mode: str, config: config_lib.Config) -> None:
 
 def export_run(config: config_lib.Config, model_dir: ModelDir) -> dict[str, object]:
     """Writes the run's network as a SavedModel; returns what result.json records of it."""
-    from export import export_saved_model
+    from export import export_formats
     from iterand_tf import training
 
-    model = training.load_model(model_dir, config.export.export_checkpoint)
-    test_batches = training.load_data(config).test.evaluation_batches(config.data.batch_size)
-    sample, _ = next(iter(test_batches))
-    exported = export_saved_model(
-        model, config.export.export_dir, sample=sample.numpy(), export_format=config.export.export_format
+    options = config.export
+    model = training.load_model(model_dir, options.export_checkpoint)
+    splits = training.load_data(config)
+    held_out = splits.validation or splits.test
+    sample, _ = next(iter(held_out.evaluation_batches(config.data.batch_size)))
+    exported = export_formats(
+        model,
+        options.export_dir,
+        options.export_format.split(","),
+        sample=sample.numpy(),
+        kernel_dtype=options.export_kernel_dtype,
+        tflite_int8=options.tflite_int8,
+        decode=splits.test.evaluation_image,
+        labels=splits.class_names,
+        flags=flags_text(config),
     )
-    print(f"exported {exported.path}; reloaded, it answers as the trained network")
-    return exported.metrics()
+    metrics: dict[str, object] = {}
+    for name, result in exported.items():
+        print(
+            f"exported {result.path}; reloaded in a fresh process, its logits differ from the trained network's by at "
+            f"most {result.max_abs_difference:.3g}"
+        )
+        prefix = f"{name}_" if metrics else ""
+        metrics |= {prefix + field: value for field, value in result.metrics().items()}
+    return metrics
 
 
 def print_report(model_dir: ModelDir, metrics: dict[str, object]) -> None:

@@ -1,13 +1,15 @@
-"""Times the packed SavedModel against the dense one, in one process: a call of batch 1 and of batch 64, and the load.
+"""Times SavedModels in one process: the load, and calls of batch 1 and of batch 64.
 
     python benchmarks/serving.py --model=resnet18 --sparsity=0.6
 
-The two take turns; printed are medians and the median of the pairwise ratios, and the sizes.
+The packed export, the dense one, and a dense one whose BatchNormalization is not folded (as a plain bake) take turns;
+printed are medians, the medians of the pairwise ratios, and the sizes.
 """
 
 import argparse
 import gzip
 import os
+import pathlib
 import statistics
 import sys
 import tempfile
@@ -19,7 +21,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 import tensorflow as tf
 
-from export import export_saved_model
+from export import export_formats
+from export.network import Network
+from export.saved_model import write_saved_model
 from iterand_tf import models
 
 CALLS = {1: 200, 64: 20}
@@ -32,12 +36,12 @@ def seconds(function):
     return time.perf_counter() - start
 
 
-def report(what, packed, dense):
-    ratios = [p / d for p, d in zip(packed, dense, strict=True)]
-    print(
-        f"{what}: packed {statistics.median(packed) * 1e3:.2f} ms, dense {statistics.median(dense) * 1e3:.2f} ms, "
-        f"packed/dense {statistics.median(ratios):.3f} (median of the pairwise ratios)"
-    )
+def report(what, times):
+    medians = ", ".join(f"{name} {statistics.median(values) * 1e3:.2f} ms" for name, values in times.items())
+    print(f"{what}: {medians}")
+    for first, second in (("packed", "dense"), ("packed", "unfolded")):
+        ratios = [a / b for a, b in zip(times[first], times[second], strict=True)]
+        print(f"  {first}/{second} {statistics.median(ratios):.3f} (median of the pairwise ratios)")
 
 
 def main():
@@ -46,14 +50,13 @@ def main():
     parser.add_argument("--width_factor", type=float, default=1.0)
     parser.add_argument("--sparsity", type=float, default=0.6)
     parser.add_argument("--weight_distribution", default="signed_constant")
+    parser.add_argument("--kernel_dtype", default="float32")
     args = parser.parse_args()
     factory = models.SubnetFactory(sparsity=args.sparsity, weight_distribution=args.weight_distribution)
     model = models.build(args.model, (32, 32, 3), 10, factory, args.width_factor)
     with tempfile.TemporaryDirectory() as directory:
-        paths = {}
-        for name in ("packed", "dense"):
-            result = export_saved_model(model, os.path.join(directory, name), export_format=name)
-            paths[name] = str(result.path)
+        results = export_formats(model, directory, ["packed", "dense"], kernel_dtype=args.kernel_dtype)
+        for name, result in results.items():
             files = [file.read_bytes() for file in result.path.rglob("*") if file.is_file()]
             zipped = sum(len(gzip.compress(contents)) for contents in files)
             bits = result.metrics()
@@ -61,11 +64,14 @@ def main():
                 f"{name}: {result.num_bytes:,} bytes, under gzip {zipped:,} bytes; "
                 f"{bits['bits_per_weight']:.3f} bits a weight, the entropy is {bits['entropy_bits_per_weight']:.3f}"
             )
+        paths = {name: str(result.path) for name, result in results.items()}
+        paths["unfolded"] = os.path.join(directory, "unfolded")
+        write_saved_model(Network.of(model, fold=False), pathlib.Path(paths["unfolded"]), model.input_shape)
         loads = {name: [] for name in paths}
         for _ in range(LOADS):
             for name, path in paths.items():
                 loads[name].append(seconds(lambda path=path: tf.saved_model.load(path)))
-        report("load", loads["packed"], loads["dense"])
+        report("load", loads)
         loaded = {name: tf.saved_model.load(path) for name, path in paths.items()}
         for batch, count in CALLS.items():
             images = tf.constant(np.random.default_rng(0).uniform(0, 255, (batch, 32, 32, 3)), tf.float32)
@@ -76,7 +82,7 @@ def main():
                     duration = seconds(lambda call=signature, batch=images: call(image=batch)["logits"].numpy())
                     if number >= 3:
                         calls[name].append(duration)
-            report(f"batch {batch}", calls["packed"], calls["dense"])
+            report(f"batch {batch}", calls)
 
 
 if __name__ == "__main__":

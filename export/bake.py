@@ -2,8 +2,20 @@
 
 import keras
 
+from export.clone import clone
 from iterand_tf import SubnetLayer, subnet_layers
 from iterand_tf.models.factories import SampledKernel
+
+
+def can_bake(model: keras.Model) -> bool:
+    """Whether `bake` takes the model: each layer with Subnet layers inside is a functional or Sequential model."""
+    if not _is_graph(model):
+        return False
+    return all(
+        can_bake(layer) if isinstance(layer, keras.Model) else isinstance(layer, SubnetLayer)
+        for layer in model.layers
+        if any(subnet_layers(layer))
+    )
 
 
 def bake(model: keras.Model) -> keras.Model:
@@ -22,33 +34,29 @@ def bake(model: keras.Model) -> keras.Model:
     >>> [type(layer).__name__ for layer in bake(model).layers]
     ['Dense']
     """
-    if not (isinstance(model, keras.Sequential) or hasattr(model, "operations")):
+    if not _is_graph(model):
         raise ValueError(
             "bake takes a functional or Sequential model; write a subclassed one as keras.Model(inputs, outputs). "
             f"Received: model={model.name} of class {type(model).__name__}"
         )
     if not model.built:
         raise ValueError(f"call the model on an input, or give it a keras.Input, first. Received: model={model.name}")
-    copies: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+    if not can_bake(model):
+        raise ValueError(
+            "bake cannot replace the Subnet layers inside wrappers and subclassed layers; use Subnet layers directly. "
+            f"Received: model={model.name}"
+        )
+    return clone(model, _stock_layer)
 
-    def stock_layer(layer):
-        if isinstance(layer, SubnetLayer):
-            return layer.to_dense()
-        if not isinstance(layer, keras.layers.Layer):  # an operation such as x * 2
-            return type(layer).from_config(layer.get_config())
-        if any(subnet_layers(layer)):
-            raise ValueError(
-                f"bake cannot replace the Subnet layers inside {layer.name} of class {type(layer).__name__}; "
-                f"build it as a functional or Sequential model. Received: model={model.name}"
-            )
-        config = layer.get_config()
-        if isinstance(getattr(layer, "kernel_initializer", None), SampledKernel):
-            config["kernel_initializer"] = "zeros"  # a name that loads without this project; the values are copied
-        copy = type(layer).from_config(config)
-        copies.append((layer, copy))
-        return copy
 
-    baked = keras.models.clone_model(model, clone_function=stock_layer, recursive=True)
-    for layer, copy in copies:
-        copy.set_weights(layer.get_weights())
-    return baked
+def _is_graph(model):
+    return isinstance(model, keras.Sequential) or hasattr(model, "operations")
+
+
+def _stock_layer(layer):
+    if isinstance(layer, SubnetLayer):
+        return layer.to_dense()
+    if isinstance(getattr(layer, "kernel_initializer", None), SampledKernel):
+        # A name that loads without this project; the values are copied.
+        return type(layer).from_config(layer.get_config() | {"kernel_initializer": "zeros"})
+    return None

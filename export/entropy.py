@@ -5,7 +5,7 @@ import numpy as np
 _FEW_VALUES = 256
 
 
-def kernel_entropy_bits(kernel: np.ndarray) -> float:
+def kernel_entropy_bits(kernel: np.ndarray, value_bytes: int = 4) -> float:
     """Information in a kernel whose entries are independent, in bits.
 
     With few distinct values (ternary kernels of signed constants) it is the empirical entropy of the values; otherwise
@@ -13,6 +13,7 @@ def kernel_entropy_bits(kernel: np.ndarray) -> float:
 
     Args:
         kernel: float array of any shape.
+        value_bytes: size of an entry that is not zero.
 
     >>> kernel_entropy_bits(np.array([0.0, 0.0, 1.0, -1.0]))
     6.0
@@ -21,7 +22,7 @@ def kernel_entropy_bits(kernel: np.ndarray) -> float:
     if len(values) <= _FEW_VALUES:
         return _entropy_bits(counts)
     kept = np.count_nonzero(kernel)
-    return _entropy_bits(np.array([kept, kernel.size - kept])) + 8.0 * kernel.itemsize * int(kept)
+    return _entropy_bits(np.array([kept, kernel.size - kept])) + 8.0 * value_bytes * int(kept)
 
 
 def _entropy_bits(counts):

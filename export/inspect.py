@@ -4,18 +4,19 @@ python -m export.inspect EXPORT_DIR/VERSION
 """
 
 import gzip
+import json
+import math
 import os
 import pathlib
 import sys
 
 import tensorflow as tf
 
-from export.entropy import kernel_entropy_bits
-from export.pack import encode
+from export.serving_extras import DIRECTORY, RECORD
 
 
 def inspect(path: str | os.PathLike) -> str:
-    """A table of the kernels of a packed or dense SavedModel of this project, and the sizes.
+    """A table of the kernels in a directory that this project has exported, and the sizes.
 
     For each kernel: shape, sparsity (fraction of zeros), coding and bits a weight as stored, and the entropy in bits a
     weight. The sizes are those of the directory, and of all kernels dense, dense under gzip, and packed.
@@ -24,7 +25,7 @@ def inspect(path: str | os.PathLike) -> str:
         path: the version's directory.
 
     Raises:
-        ValueError: if it is not a SavedModel that this project wrote.
+        ValueError: if this project has not written it.
 
     >>> import tempfile, keras, export, iterand_tf
     >>> model = keras.Sequential([keras.Input((64,)), iterand_tf.SubnetDense(10, name="head")])
@@ -32,41 +33,39 @@ def inspect(path: str | os.PathLike) -> str:
     ['head/kernel', '64x10', '0.5000', 'symbols']
     """
     path = pathlib.Path(path)
-    if not (path / "saved_model.pb").is_file():
-        raise ValueError(f"{path} holds no saved_model.pb; give EXPORT_DIR/VERSION")
-    loaded = tf.saved_model.load(str(path))
-    packed_format = hasattr(loaded, "unpacked")
-    if not packed_format and not hasattr(loaded, "parameters"):
-        raise ValueError(f"{path} is a SavedModel of another origin; give one that this project has exported")
-    variables = loaded.unpacked if packed_format else [v for group in loaded.parameters for v in group]
-    kernels = {v.name.removesuffix(":0"): v.numpy() for v in variables if v.name.endswith("kernel:0")}
+    record = path / DIRECTORY / RECORD
+    if not record.is_file():
+        raise ValueError(f"{path} holds no {DIRECTORY}/{RECORD}; give EXPORT_DIR/VERSION of an export of this project")
+    contents = json.loads(record.read_text())
+    kernels = contents["kernels"]
     lines = [f"{'kernel':<32} {'shape':<16} {'sparsity':>8} {'coding':>8} {'bits/weight':>11} {'entropy':>8}"]
-    total_bits = total_entropy = 0.0
-    for name, kernel in kernels.items():
-        packed = encode(kernel)
-        coding = packed.coding if packed_format else "dense"
-        bits = 8 * (packed.num_bytes if packed_format else kernel.nbytes)
-        entropy = kernel_entropy_bits(kernel)
-        total_bits, total_entropy = total_bits + bits, total_entropy + entropy
-        size = max(kernel.size, 1)
-        lines.append(
-            f"{name:<32} {'x'.join(map(str, kernel.shape)):<16} {(kernel == 0).mean():8.4f} {coding:>8} "
-            f"{bits / size:11.4f} {entropy / size:8.4f}"
-        )
-    weights = sum(kernel.size for kernel in kernels.values())
-    dense = b"".join(kernel.tobytes() for kernel in kernels.values())
-    removed = sum(int((kernel == 0).sum()) for kernel in kernels.values())
-    lines.append(
-        f"{'total':<32} {weights:<16,} {removed / max(weights, 1):8.4f} {'':>8} "
-        f"{total_bits / max(weights, 1):11.4f} {total_entropy / max(weights, 1):8.4f}"
-    )
+    for kernel in kernels:
+        coding = kernel["coding"] if contents["format"] == "packed" else contents["format"]
+        lines.append(_row(kernel["name"], "x".join(map(str, kernel["shape"])), coding, [kernel]))
+    weights = sum(map(_size, kernels))
+    lines.append(_row("total", f"{weights:,}", "", kernels))
     directory = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    packed_bytes = sum(encode(kernel).num_bytes for kernel in kernels.values())
-    lines.append(
-        f"directory {directory:,} bytes; all kernels dense {len(dense):,}, dense under gzip "
-        f"{len(gzip.compress(dense)):,}, packed {packed_bytes:,}"
-    )
+    packed = sum(kernel["packed_bytes"] for kernel in kernels)
+    zipped = f"dense under gzip {_gzip_size(path):,}, " if (path / "saved_model.pb").exists() else ""
+    lines.append(f"directory {directory:,} bytes; all kernels dense {4 * weights:,}, {zipped}packed {packed:,}")
     return "\n".join(lines)
+
+
+def _row(name, shape, coding, kernels):
+    size = max(sum(map(_size, kernels)), 1)
+    zeros, stored, entropy = (
+        sum(kernel[field] for kernel in kernels) for field in ("num_zeros", "stored_bytes", "entropy_bits")
+    )
+    return f"{name:<32} {shape:<16} {zeros / size:8.4f} {coding:>8} {8 * stored / size:11.4f} {entropy / size:8.4f}"
+
+
+def _size(kernel):
+    return math.prod(kernel["shape"])
+
+
+def _gzip_size(path):
+    kernels = tf.saved_model.load(str(path)).kernels
+    return len(gzip.compress(b"".join(kernel.numpy().tobytes() for kernel in kernels)))
 
 
 def main(arguments: list[str]) -> int:

@@ -15,9 +15,11 @@ import dataclasses
 import math
 import zlib
 
+import ml_dtypes
 import numpy as np
 
 MOST_SYMBOLS = 16
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,8 @@ class PackedKernel:
         coding: `"symbols"`, `"mask"` or `"raw"`.
         shape: of the kernel.
         codes: compressed symbols or mask bits; empty for raw.
-        values: float32: the distinct values by symbol, the kept values in row-major order, or all entries.
+        values: the distinct values by symbol (float32), the kept values in row-major order, or all entries (both of
+            one of `DTYPES`).
     """
 
     coding: str
@@ -42,14 +45,43 @@ class PackedKernel:
         return len(self.codes) + self.values.nbytes
 
 
-def encode(kernel: np.ndarray) -> PackedKernel:
-    """Packs a float32 kernel; `decode` gives it back bit for bit, negative zeros and NaN included.
+def round_values(kernel: np.ndarray, dtype: str) -> np.ndarray:
+    """The kernel with its values rounded to a type of `DTYPES`, as float32.
+
+    A kernel of few distinct values comes back as it is: the type is that of stored values, and they are few.
+
+    Args:
+        kernel: float32 array of any shape.
+        dtype: a key of `DTYPES`.
+
+    Raises:
+        ValueError: if the type is unknown, or a finite value too large for it.
+
+    >>> round_values(np.arange(20, dtype=np.float32) / 3, "bfloat16")[1].item()
+    0.333984375
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"the kernel's dtype must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r}")
+    if dtype == "float32" or len(np.unique(kernel.view(np.uint32))) <= MOST_SYMBOLS:
+        return kernel
+    with np.errstate(over="ignore"):
+        rounded: np.ndarray = kernel.astype(DTYPES[dtype]).astype(np.float32)
+    if not np.array_equal(np.isfinite(rounded), np.isfinite(kernel)):
+        raise ValueError(f"a kernel has values that are too large for {dtype}; use bfloat16 or float32.")
+    return rounded
+
+
+def encode(kernel: np.ndarray, dtype: str = "float32") -> PackedKernel:
+    """Packs a float32 kernel; `decode` gives `round_values(kernel, dtype)` back bit for bit.
+
+    In float32 that is the kernel itself, negative zeros and NaN included.
 
     Args:
         kernel: float32 array of any shape, empty ones included.
+        dtype: type that values are stored in, a key of `DTYPES`.
 
     Raises:
-        ValueError: if it is not float32.
+        ValueError: if the kernel is not float32, or as `round_values`.
 
     >>> packed = encode(np.array([[0.5, 0.0, -0.5]] * 100, np.float32))
     >>> packed.coding, packed.num_bytes < 100
@@ -58,15 +90,20 @@ def encode(kernel: np.ndarray) -> PackedKernel:
     kernel = np.asarray(kernel)
     if kernel.dtype != np.float32:
         raise ValueError(f"encode takes a float32 kernel. Received: dtype={kernel.dtype}")
-    flat = np.ascontiguousarray(kernel).ravel()
-    raw = PackedKernel("raw", kernel.shape, b"", flat)
+    flat = round_values(np.ascontiguousarray(kernel).ravel(), dtype)
+    bits: np.ndarray = flat.view(np.uint32)  # -0.0 and 0.0, and all NaN, are values of their own
+    distinct, symbols = np.unique(bits, return_inverse=True)
+    few = len(distinct) <= MOST_SYMBOLS
+    stored = flat if few else flat.astype(DTYPES[dtype])
+    raw = PackedKernel("raw", kernel.shape, b"", stored)
     if not flat.size:
         return raw
-    bits = flat.view(np.uint32)  # -0.0 and 0.0, and all NaN, are values of their own
     kept = bits != 0
-    candidates = [raw, PackedKernel("mask", kernel.shape, _compress(np.packbits(kept, bitorder="little")), flat[kept])]
-    distinct, symbols = np.unique(bits, return_inverse=True)
-    if len(distinct) <= MOST_SYMBOLS:
+    candidates = [
+        raw,
+        PackedKernel("mask", kernel.shape, _compress(np.packbits(kept, bitorder="little")), stored[kept]),
+    ]
+    if few:
         codes = _compress(_join(symbols.ravel(), len(distinct)))
         candidates.append(PackedKernel("symbols", kernel.shape, codes, distinct.view(np.float32)))
     return min(candidates, key=lambda packed: packed.num_bytes)
@@ -79,16 +116,17 @@ def decode(packed: PackedKernel) -> np.ndarray:
     [1.0, 0.0]
     """
     size = math.prod(packed.shape)
+    values: np.ndarray = packed.values.astype(np.float32)
     if packed.coding == "raw":
-        return packed.values.reshape(packed.shape)
+        return values.reshape(packed.shape)
     codes = np.frombuffer(zlib.decompress(packed.codes), np.uint8)
     if packed.coding == "mask":
         flat: np.ndarray = np.zeros(size, np.float32)
-        flat[np.unpackbits(codes, count=size, bitorder="little").astype(bool)] = packed.values
+        flat[np.unpackbits(codes, count=size, bitorder="little").astype(bool)] = values
         return flat.reshape(packed.shape)
-    base = len(packed.values)
+    base = len(values)
     symbols = codes[:, np.newaxis] // base ** np.arange(symbols_per_byte(base)) % base
-    return packed.values[symbols.ravel()[:size]].reshape(packed.shape)
+    return values[symbols.ravel()[:size]].reshape(packed.shape)
 
 
 def symbols_per_byte(base: int) -> int:

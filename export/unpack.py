@@ -1,12 +1,16 @@
 """Kernels that are packed in the SavedModel's graph and unpacked once, when it is loaded.
 
-Stock operations only. Each packed kernel has a checksum, which is verified before it is unpacked.
+Stock operations only. Each packed kernel has a checksum, which is verified before it is unpacked; so have all other
+constants of the network together.
 """
+
+import functools
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from export.pack import PackedKernel, encode, symbols_per_byte
+from export.pack import MOST_SYMBOLS, PackedKernel, symbols_per_byte
 from export.unsaved_variable import unsaved_variable
 
 _BUCKETS = 2**62
@@ -16,16 +20,24 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
     """Variables that hold unpacked kernels, and the initializer that fills them whenever the SavedModel is loaded.
 
     Args:
-        kernels: float32 arrays by the names of their variables.
+        packed: the kernels.
+        names: of their variables.
+        scales: of their output channels (last axis), float32, by which the unpacked kernels are multiplied; or None.
+        constants: float32 tensors of any shape that the network uses beside the kernels.
     """
 
-    def __init__(self, kernels: dict[str, np.ndarray]):
+    def __init__(
+        self,
+        packed: Sequence[PackedKernel],
+        names: Sequence[str],
+        scales: Sequence[np.ndarray | None],
+        constants: Sequence[tf.Tensor],
+    ):
         super().__init__()
-        self.packed = [encode(kernel) for kernel in kernels.values()]
-        self.variables = [
-            unsaved_variable(packed.shape, name) for name, packed in zip(kernels, self.packed, strict=True)
-        ]
-        self._checksums = [checksums(packed) for packed in self.packed]
+        self._packed, self._constants = packed, constants
+        self._scales = [None if scale is None else tf.constant(scale) for scale in scales]
+        self._checksums = self._fingerprints(_parts(packed)).numpy()
+        self.variables = [unsaved_variable(kernel.shape, name) for kernel, name in zip(packed, names, strict=True)]
         self._resource_handle = self._create_resource()
         self._initialize()
 
@@ -33,72 +45,75 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
         return tf.constant(0)  # the variables hold the state
 
     def _initialize(self):
-        for packed, checksum, variable in zip(self.packed, self._checksums, self.variables, strict=True):
-            variable.assign(unpack(packed, checksum))
+        parts = _parts(self._packed)
+        intact = tf.reduce_all(tf.equal(self._fingerprints(parts), self._checksums))
+        with tf.control_dependencies([tf.debugging.Assert(intact, ["a packed kernel is damaged; export anew"])]):
+            for index, (packed, scale, variable) in enumerate(
+                zip(self._packed, self._scales, self.variables, strict=True)
+            ):
+                variable.assign(_unpack(packed, parts[2 * index], parts[2 * index + 1], scale))
+
+    def _fingerprints(self, parts):
+        """Checksums of each packed kernel's codes and values, and of all constants together."""
+        constants = [*self._constants, *(scale for scale in self._scales if scale is not None)]
+        flat = [constant if len(constant.shape) == 1 else tf.reshape(constant, [-1]) for constant in constants]
+        whole = tf.io.serialize_tensor(tf.concat([tf.zeros(1), *flat], axis=0))
+        return tf.strings.to_hash_bucket_fast(tf.stack([*parts, whole]), 2**62)
 
 
-def checksums(packed: PackedKernel) -> list[int]:
-    """64-bit fingerprints of a packed kernel's codes and values."""
-    return [int(_checksum(part)) for part in (packed.codes, packed.values.tobytes())]
+def _parts(packed):
+    """Scalar strings: codes, values, codes, values, ..."""
+    return [tf.constant(part) for kernel in packed for part in (kernel.codes, kernel.values.tobytes())]
 
 
-def unpack(packed: PackedKernel, checksum: list[int]) -> tf.Tensor:
+def unpack(packed: PackedKernel) -> tf.Tensor:
     """The kernel, by operations that a SavedModel holds.
 
-    Raises:
-        tf.errors.InvalidArgumentError: if the checksum is of other codes or values.
-
-    >>> packed = encode(np.array([1.0, 0.0], np.float32))
-    >>> unpack(packed, checksums(packed)).numpy().tolist()
+    >>> from export.pack import encode
+    >>> unpack(encode(np.array([1.0, 0.0], np.float32))).numpy().tolist()
     [1.0, 0.0]
     """
-    shape = tf.constant(packed.shape, tf.int32)
-    codes, values = tf.constant(packed.codes), tf.constant(packed.values.tobytes())
-    expected = tf.constant(checksum, tf.int64)
-    if packed.coding == "symbols":
-        return _unpack_symbols(codes, values, expected, symbols_per_byte(len(packed.values)), shape)
-    if packed.coding == "mask":
-        return _unpack_mask(codes, values, expected, shape)
-    return _unpack_raw(codes, values, expected, shape)
+    codes, data = _parts([packed])
+    return _unpack(packed, codes, data, None)
 
 
-def _checksum(data):
-    return tf.strings.to_hash_bucket_fast(data, _BUCKETS)
+def _unpack(packed, codes, data, scale):
+    # Without a scale the kernel stays as it is: a product with 1 would change NaN's bits.
+    arguments = [codes, data, tf.constant(packed.shape, tf.int32), *([] if scale is None else [scale])]
+    return _unpacker(packed.coding, packed.values.dtype.name, scale is not None)(*arguments)
 
 
-def _verified(codes, values, checksum):
-    """The values, if both parts are what was written."""
-    intact = tf.reduce_all(tf.equal(tf.stack([_checksum(codes), _checksum(values)]), checksum))
-    with tf.control_dependencies([tf.debugging.Assert(intact, ["a packed kernel is damaged; export it anew"])]):
-        return tf.io.decode_raw(values, tf.float32)
+@functools.cache
+def _unpacker(coding, dtype, scaled):
+    """One function for all kernels that are alike, so that the graph holds its operations once."""
+    string, shape = tf.TensorSpec((), tf.string), tf.TensorSpec((None,), tf.int32)
+    signature = [string, string, shape, *([tf.TensorSpec((None,), tf.float32)] if scaled else [])]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def unpack_kernel(codes, data, shape, scale=None):
+        values = tf.cast(tf.io.decode_raw(data, dtype), tf.float32)
+        kernel = tf.reshape(_ENTRIES[coding](codes, values)[: tf.reduce_prod(shape)], shape)
+        return kernel if scale is None else kernel * scale
+
+    return unpack_kernel
 
 
-_PARTS = [tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.string), tf.TensorSpec((2,), tf.int64)]
-_SHAPE = tf.TensorSpec((None,), tf.int32)
-
-
-# One function for all kernels of a coding, so that the graph holds its operations once.
-@tf.function(input_signature=[*_PARTS, tf.TensorSpec((), tf.int32), _SHAPE], autograph=False)
-def _unpack_symbols(codes, values, checksum, per_byte, shape):
-    table = _verified(codes, values, checksum)
+def _of_symbols(codes, table):
     base = tf.size(table)
-    codes = tf.io.decode_raw(tf.io.decode_compressed(codes, "ZLIB"), tf.uint8)
+    per_byte = tf.gather([0, *map(symbols_per_byte, range(1, MOST_SYMBOLS + 1))], base)
     digits = tf.range(256)[:, tf.newaxis] // base ** tf.range(per_byte)[tf.newaxis] % base
-    flat = tf.reshape(tf.gather(tf.gather(table, digits), tf.cast(codes, tf.int32)), [-1])
-    return tf.reshape(flat[: tf.reduce_prod(shape)], shape)
+    return tf.reshape(tf.gather(tf.gather(table, digits), tf.cast(_bytes(codes), tf.int32)), [-1])
 
 
-@tf.function(input_signature=[*_PARTS, _SHAPE], autograph=False)
-def _unpack_mask(codes, values, checksum, shape):
-    kept_values = _verified(codes, values, checksum)
-    codes = tf.io.decode_raw(tf.io.decode_compressed(codes, "ZLIB"), tf.uint8)
-    bits = tf.bitwise.right_shift(codes[:, tf.newaxis], tf.constant([list(range(8))], tf.uint8)) & 1
-    kept = tf.cast(tf.reshape(bits, [-1])[: tf.reduce_prod(shape)], tf.int32)
+def _of_mask(codes, kept_values):
+    bits = tf.bitwise.right_shift(_bytes(codes)[:, tf.newaxis], tf.constant([list(range(8))], tf.uint8)) & 1
+    kept = tf.cast(tf.reshape(bits, [-1]), tf.int32)
     with_zero = tf.concat([kept_values, [0.0]], axis=0)  # a scatter would add, which loses negative zeros
-    index = tf.where(kept > 0, tf.cumsum(kept) - 1, tf.size(kept_values))
-    return tf.reshape(tf.gather(with_zero, index), shape)
+    return tf.gather(with_zero, tf.where(kept > 0, tf.cumsum(kept) - 1, tf.size(kept_values)))
 
 
-@tf.function(input_signature=[*_PARTS, _SHAPE], autograph=False)
-def _unpack_raw(codes, values, checksum, shape):
-    return tf.reshape(_verified(codes, values, checksum), shape)
+def _bytes(codes):
+    return tf.io.decode_raw(tf.io.decode_compressed(codes, "ZLIB"), tf.uint8)
+
+
+_ENTRIES = {"symbols": _of_symbols, "mask": _of_mask, "raw": lambda codes, values: values}

@@ -14,7 +14,8 @@ from iterand_tf.errors import UserError
 from iterand_tf.layers.subnet_layer import SCORE_TRANSFORMS
 
 METHODS = ("dense", "edge_popup", "iterand")
-EXPORT_FORMATS = ("packed", "dense")
+EXPORT_FORMATS = ("packed", "dense", "tflite")
+KERNEL_DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -147,9 +148,29 @@ class ExportConfig(_Options):
 
     export_dir: str = option("", "write EXPORT_DIR/VERSION, a SavedModel, after training; empty: none")
     export_format: str = option(
-        "packed", "packed: entropy-coded kernels; dense: for converters", choices=EXPORT_FORMATS
+        "packed",
+        "packed: entropy-coded kernels; dense: for converters; tflite; several, comma-separated, go to "
+        "EXPORT_DIR/FORMAT/VERSION",
     )
     export_checkpoint: str = option("best", "the network to export", choices=("best", "last"))
+    export_kernel_dtype: str = option(
+        "float32", "of packed values where a kernel has many; others than float32 round them", choices=KERNEL_DTYPES
+    )
+    tflite_int8: bool = option(False, "quantize tflite to integers throughout, calibrated on validation images")
+
+    def __post_init__(self):
+        super().__post_init__()
+        names = self.export_format.split(",")
+        if len(set(names)) < len(names) or not set(names) <= set(EXPORT_FORMATS):
+            raise UserError(
+                f"--export_format must be one or several of {','.join(EXPORT_FORMATS)}, not {self.export_format}."
+            )
+        for flag, format_name, asked in (
+            ("export_kernel_dtype", "packed", self.export_kernel_dtype != "float32"),
+            ("tflite_int8", "tflite", self.tflite_int8),
+        ):
+            if asked and format_name not in names:
+                raise UserError(f"--{flag} goes with --export_format={format_name} only.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from iterand_tf.errors import ModelDirError
 from iterand_tf.files import check_writable, write_atomically
 
 _NOT_IN_FLAGS_FILE = {"model_dir", "resume"}
-_MAY_DIFFER = re.compile(r"--(export_\w+|data_dir)=")
+_MAY_DIFFER = re.compile(r"--(export_\w+|tflite_int8|data_dir)=")
 
 
 @dataclasses.dataclass(frozen=True)

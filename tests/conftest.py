@@ -11,6 +11,8 @@ import keras
 import pytest
 import tensorflow as tf
 
+from export import exporter, served_outputs
+
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
@@ -28,6 +30,13 @@ def strategy_scope(request):
 def _mirrored():
     """One for all tests: a second one would use the same collective keys again for other shapes."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(autouse=True)
+def _reload_exports_here(request, monkeypatch):
+    """Importing TensorFlow takes seconds: tests that are not marked fresh_process reload exports in this process."""
+    if "fresh_process" not in request.keywords:
+        monkeypatch.setattr(exporter, "_served_logits", served_outputs.served_logits)
 
 
 @pytest.fixture(autouse=True)

@@ -103,6 +103,30 @@ def test_export_of_a_run_writes_the_next_version(run):
     assert sorted(path.name for path in (root / "again").iterdir()) == ["1", "2"]
 
 
+@pytest.mark.fresh_process
+def test_exports_every_format_with_labels_and_flags(run, tmp_path, capsys):
+    root, _ = run
+    shutil.copytree(root / "model", tmp_path / "model")
+    flags = ["--export_format=packed,dense,tflite", "--tflite_int8", "--export_kernel_dtype=bfloat16"]
+    directories = [f"--model_dir={tmp_path}/model", f"--export_dir={tmp_path}/export"]
+    assert main.main(["main.py", "--mode=export", *directories, *flags]) == 0
+    assert "reloaded in a fresh process" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "export").iterdir()} == {"packed", "dense", "tflite"}
+    packed = tmp_path / "export" / "packed" / "1"
+    assert (packed / "assets" / "labels.txt").read_text() == "".join(f"{digit}\n" for digit in range(10))
+    record = json.loads((packed / "assets.extra" / "export.json").read_text())
+    assert {"--model=conv2", "--rerandomization_period=5"} <= set(record["flags"])
+    result = json.loads((tmp_path / "model" / "result.json").read_text())
+    for prefix, name in (("", "packed"), ("dense_", "dense"), ("tflite_", "tflite")):
+        files = (tmp_path / "export" / name / "1").rglob("*")
+        assert result[f"{prefix}export_bytes"] == sum(file.stat().st_size for file in files if file.is_file())
+    image = tf.io.encode_png(np.full((8, 8, 1), 255, np.uint8))
+    signatures = tf.saved_model.load(str(packed)).signatures
+    from_bytes = signatures["serve_jpeg"](image_bytes=tf.stack([image]))
+    from_pixels = signatures["serving_default"](image=tf.fill((1, 8, 8, 1), 255.0))
+    np.testing.assert_allclose(from_bytes["logits"], from_pixels["logits"], rtol=1e-5)
+
+
 def test_the_flags_file_makes_the_run_anew(run, tmp_path):
     root, _ = run
     done(f"--flagfile={root}/model/flags.txt", "--export_dir=", f"--model_dir={tmp_path}/model")
@@ -196,6 +220,9 @@ BAD_INPUT = [
     (["--mode=evaluate", "--model_dir=nowhere"], 3, "holds no run"),
     (["--mode=export", "--model_dir=RUN", "--export_dir="], 4, "--export_dir is empty"),
     (["--export_dir=/proc/export"], 4, "cannot be written"),
+    (["--export_format=packed,zip"], 1, "--export_format must be one or several of packed,dense,tflite"),
+    (["--export_format=dense", "--export_kernel_dtype=float16"], 1, "goes with --export_format=packed only"),
+    (["--tflite_int8"], 1, "--tflite_int8 goes with --export_format=tflite only"),
 ]
 
 

@@ -152,6 +152,22 @@ def centre_of_encoded(encoded: tf.Tensor, size: int) -> tf.Tensor:
     return tf.ensure_shape(tf.image.resize(image, (size, size), antialias=True), (size, size, 3))
 
 
+def whole_of_encoded(encoded: tf.Tensor, size: tuple[int, int], channels: int) -> tf.Tensor:
+    """One encoded image as it is, resized (bilinear, antialiased) if its size is another.
+
+    Args:
+        encoded: scalar string, a JPEG, PNG, BMP or GIF image.
+        size: height and width, pixels.
+        channels: 1 or 3.
+
+    Returns:
+        Float32 image of shape (height, width, channels), values in 0-255.
+    """
+    image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+    image = tf.image.resize(tf.ensure_shape(image, (None, None, channels)), size, antialias=True)
+    return tf.ensure_shape(image, (*size, channels))
+
+
 def _decode_window(encoded, window_of):
     def of_jpeg():
         height, width = tf.unstack(tf.io.extract_jpeg_shape(encoded)[:2])

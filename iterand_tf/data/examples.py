@@ -12,7 +12,7 @@ from typing import Protocol, Self
 import numpy as np
 import tensorflow as tf
 
-from iterand_tf.data.augmentation import centre_of_encoded, crop_flip, policy, random_crop_of_encoded
+from iterand_tf.data.augmentation import centre_of_encoded, crop_flip, policy, random_crop_of_encoded, whole_of_encoded
 
 
 class Examples(Protocol):
@@ -34,6 +34,10 @@ class Examples(Protocol):
 
     def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
         """All examples once, in order."""
+        ...
+
+    def evaluation_image(self, encoded: tf.Tensor) -> tf.Tensor:
+        """The float32 image, in 0-255, that evaluation would make of an encoded one, a scalar string."""
         ...
 
 
@@ -88,6 +92,10 @@ class ArrayExamples:
             lambda images, labels: (tf.cast(images, tf.float32), tf.one_hot(labels, self.num_classes))
         ).prefetch(tf.data.AUTOTUNE)
 
+    def evaluation_image(self, encoded):
+        height, width, channels = self.image_shape
+        return whole_of_encoded(encoded, (height, width), channels)
+
 
 @dataclasses.dataclass(frozen=True)
 class EncodedExamples:
@@ -135,8 +143,11 @@ class EncodedExamples:
         images = self.read(None).map(self._decode_centre, tf.data.AUTOTUNE)
         return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
+    def evaluation_image(self, encoded):
+        return centre_of_encoded(encoded, self.image_size)
+
     def _decode_centre(self, encoded, label):
-        return centre_of_encoded(encoded, self.image_size), self._one_hot(label)
+        return self.evaluation_image(encoded), self._one_hot(label)
 
     def _one_hot(self, label):
         in_range = (label >= 0) & (tf.cast(label, tf.int64) < self.num_classes)

@@ -1,6 +1,7 @@
 """SavedModels: layout, signature, size, parity, refusals, nothing left behind."""
 
 import gc
+import json
 import pathlib
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import export
 import iterand_tf
-from export import bake, saved_model
+from export import bake, exporter, network, serving_extras
 from export.pack import encode
 from iterand_tf.errors import ExportError
 
@@ -27,6 +28,7 @@ def model():
 IMAGES = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 1)).astype(np.float32)
 
 
+@pytest.mark.fresh_process
 def test_loads_and_agrees_where_the_project_is_not_importable(model, tmp_path):
     result = export.export_saved_model(model, tmp_path / "served", version=7, sample=IMAGES)
     assert result.path == tmp_path / "served" / "7"
@@ -48,7 +50,7 @@ def test_loads_and_agrees_where_the_project_is_not_importable(model, tmp_path):
 def test_dense_writes_every_variable_once(model, tmp_path):
     result = export.export_saved_model(model, tmp_path, export_format="dense")
     kernels = 4 * sum(layer.num_weights for layer in iterand_tf.subnet_layers(model))
-    assert kernels < result.num_bytes < kernels + 60_000
+    assert kernels < result.num_bytes < kernels + 80_000
     assert result.num_weights * 4 == result.kernel_bytes == kernels
     assert result.metrics()["bits_per_weight"] == 32
     assert result.metrics()["entropy_bits_per_weight"] == pytest.approx(0.971 + 0.4, abs=0.01)
@@ -111,7 +113,7 @@ def test_packed_by_saved_model_cli(model, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), model(IMAGES), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("export_format", saved_model.FORMATS)
+@pytest.mark.parametrize("export_format", ["packed", "dense"])
 def test_in_the_c_api_that_tensorflow_serving_uses(model, tmp_path, export_format):
     library = pathlib.Path(tf.__file__).with_name("libtensorflow_cc.so.2")
     if not library.exists():
@@ -152,8 +154,9 @@ def test_a_truncated_artifact_does_not_load(model, tmp_path):
 
 
 def test_refuses_other_formats(model, tmp_path):
-    with pytest.raises(ValueError, match="export_format must be one of packed, dense"):
-        export.export_saved_model(model, tmp_path, export_format="zip")
+    for formats in (["zip"], ["packed", "packed"], []):
+        with pytest.raises(ValueError, match="export_format must be one or several of packed, dense, tflite"):
+            export.export_formats(model, tmp_path, formats)
 
 
 def test_versions_count_up_and_are_never_overwritten(model, tmp_path):
@@ -167,14 +170,12 @@ def test_versions_count_up_and_are_never_overwritten(model, tmp_path):
 
 
 def test_a_difference_is_refused_and_leaves_nothing(model, tmp_path, monkeypatch):
-    bake = saved_model.bake
-
     def wrong_bake(model):
         baked = bake(model)
         baked.get_layer("head").kernel.assign(baked.get_layer("head").kernel * 1.01)
         return baked
 
-    monkeypatch.setattr(saved_model, "bake", wrong_bake)
+    monkeypatch.setattr(network, "bake", wrong_bake)
     with pytest.raises(ExportError, match="reloaded logits differ"):
         export.export_saved_model(model, tmp_path / "served", sample=IMAGES)
     assert list((tmp_path / "served").iterdir()) == []
@@ -198,6 +199,7 @@ def test_refuses_models_that_are_not_classifiers_with_logits(tmp_path):
         (keras.Sequential([inputs, dense(2, activation="softmax")]), "ends in logits"),
         (keras.Sequential([inputs, dense(2), keras.layers.Softmax()]), "ends in logits"),
         (keras.Model(inputs, {"a": dense(2)(inputs)}), "one input and one output"),
+        (keras.Model([inputs, keras.Input((4,))], dense(2)(inputs)), "one input and one output"),
         (keras.Model(inputs, [dense(2)(inputs), dense(2)(inputs)]), "one input and one output"),
     ):
         with pytest.raises(ValueError, match=sentence):
@@ -225,3 +227,134 @@ def test_a_model_in_mixed_precision_serves_float32(tmp_path):
     result = export.export_saved_model(model, tmp_path, sample=IMAGES)
     signature = tf.saved_model.load(str(result.path)).signatures["serving_default"]
     assert signature(image=tf.constant(IMAGES))["logits"].dtype == tf.float32
+
+
+def test_several_formats_lie_side_by_side(model, tmp_path):
+    export.export_saved_model(model, tmp_path / "dense", version=4, export_format="dense")
+    results = export.export_formats(model, tmp_path, ["packed", "dense", "tflite"])
+    assert {name: result.path for name, result in results.items()} == {
+        name: tmp_path / name / "5" for name in ("packed", "dense", "tflite")
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {"packed", "dense", "tflite"}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_values_of_a_smaller_type(dtype, tmp_path):
+    factory = iterand_tf.models.SubnetFactory(sparsity=0.6, weight_distribution="kaiming_uniform")
+    model = iterand_tf.models.build("conv2", (8, 8, 1), 10, factory)
+    result = export.export_saved_model(model, tmp_path, sample=IMAGES, kernel_dtype=dtype)
+    assert result.metrics()["bits_per_weight"] <= 7.7
+    assert result.metrics()["bits_per_weight"] <= 1.02 * result.metrics()["entropy_bits_per_weight"]
+    assert 0 < result.max_abs_difference < 0.05 * np.abs(model(IMAGES)).max()
+
+
+def test_a_smaller_type_leaves_ternary_kernels_exact(model, tmp_path):
+    assert export.export_saved_model(model, tmp_path, sample=IMAGES, kernel_dtype="bfloat16").max_abs_difference == 0
+
+
+def test_values_too_large_for_the_type_are_refused(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8, kernel_initializer="random_normal")])
+    model.layers[0].kernel.assign(model.layers[0].kernel * 1e8)
+    with pytest.raises(ValueError, match="too large for float16"):
+        export.export_saved_model(model, tmp_path, kernel_dtype="float16")
+
+
+def test_logits_that_are_not_finite_are_refused(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+    model.layers[0].bias.assign(np.full(8, np.nan))
+    with pytest.raises(ExportError, match="not finite"):
+        export.export_saved_model(model, tmp_path)
+
+
+@pytest.mark.parametrize("export_format", ["packed", "dense"])
+def test_serves_encoded_images_with_labels(export_format, tmp_path):
+    model = iterand_tf.models.build("conv2", (8, 8, 3), 10)
+    labels = [f"class {number}" for number in range(10)]
+    path = export.export_saved_model(model, tmp_path, export_format=export_format, labels=labels).path
+    assert (path / "assets" / "labels.txt").read_text().splitlines() == labels
+    small, large = np.full((8, 8, 3), 7, np.uint8), np.full((40, 30, 3), 200, np.uint8)
+    small[2:5, 3:] = 90
+    encoded = [tf.io.encode_png(small), tf.io.encode_jpeg(large, quality=100)]
+    outputs = tf.saved_model.load(str(path)).signatures["serve_jpeg"](image_bytes=tf.stack(encoded))
+    expected = model(np.stack([small, np.full((8, 8, 3), 200)]).astype(np.float32))
+    np.testing.assert_allclose(outputs["logits"], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(outputs["probabilities"], tf.nn.softmax(expected), rtol=1e-4, atol=1e-6)
+
+
+def test_the_decoder_may_be_given(model, tmp_path):
+    def decode(encoded):
+        return tf.zeros((8, 8, 1)) + tf.cast(tf.strings.length(encoded), tf.float32)
+
+    path = export.export_saved_model(model, tmp_path, decode=decode).path
+    outputs = tf.saved_model.load(str(path)).signatures["serve_jpeg"](image_bytes=tf.constant(["four"]))
+    np.testing.assert_allclose(outputs["logits"], model(np.full((1, 8, 8, 1), 4.0)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_takes_no_images_has_one_signature(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(2)])
+    loaded = tf.saved_model.load(str(export.export_saved_model(model, tmp_path).path))
+    assert list(loaded.signatures) == ["serving_default"]
+
+
+def test_records_where_it_comes_from(model, tmp_path):
+    path = export.export_saved_model(model, tmp_path, flags="--model=conv2\n--seed=0\n").path
+    record = json.loads((path / "assets.extra" / "export.json").read_text())
+    assert record["flags"] == ["--model=conv2", "--seed=0"]
+    assert record["packages"]["tensorflow"] == tf.__version__
+    assert record["packages"]["iterand_tf"] == iterand_tf.__version__
+
+
+@pytest.mark.fresh_process
+def test_warm_up_requests_are_run_before_they_are_kept(model, tmp_path, monkeypatch):
+    prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    path = export.export_saved_model(model, tmp_path).path / "assets.extra" / "tf_serving_warmup_requests"
+    (record,) = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+    assert request.model_spec.signature_name == "serving_default"
+    np.testing.assert_array_equal(tf.make_ndarray(request.inputs["image"]), np.zeros((1, 8, 8, 1)))
+
+    write = serving_extras.write_warmup
+    monkeypatch.setattr(serving_extras, "write_warmup", lambda path, shape: write(path, (1, 2)))
+    with pytest.raises(ExportError, match="does not load in a fresh process"):
+        export.export_saved_model(model, tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
+
+
+def test_without_the_serving_api_there_are_no_warm_up_requests(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    path = export.export_saved_model(model, tmp_path).path
+    assert [entry.name for entry in (path / "assets.extra").iterdir()] == ["export.json"]
+
+
+@pytest.mark.fresh_process
+def test_what_does_not_load_elsewhere_is_refused_and_leaves_nothing(model, tmp_path, monkeypatch):
+    write = exporter.write_saved_model
+
+    def write_and_truncate(network, path, *arguments):
+        write(network, path, *arguments)
+        (path / "saved_model.pb").write_bytes((path / "saved_model.pb").read_bytes()[:-1000])
+
+    monkeypatch.setattr(exporter, "write_saved_model", write_and_truncate)
+    with pytest.raises(ExportError, match="does not load in a fresh process"):
+        export.export_saved_model(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_bias_or_scale_is_never_a_wrong_answer(tmp_path, seed):
+    model = iterand_tf.models.build("conv2", (8, 8, 1), 10, batch_normalization=True)
+    model(IMAGES, training=True)
+    path = export.export_saved_model(model, tmp_path, sample=IMAGES).path
+    kernel = network.Network.of(model).kernels[seed % 2]
+    graph = path / "saved_model.pb"
+    contents = bytearray(graph.read_bytes())
+    constant = (
+        kernel.scale
+        if seed < 2
+        else next(v.numpy() for v in network.Network.of(model).other_weights if v.name == "bias" and len(v.shape) == 1)
+    )
+    position = contents.index(constant.tobytes()) + 4 * seed + 1
+    contents[position] ^= 1 << seed
+    graph.write_bytes(contents)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="damaged"):
+        tf.saved_model.load(str(path))

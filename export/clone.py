@@ -1,0 +1,34 @@
+"""Copies of functional and Sequential models in which some layers are replaced."""
+
+from collections.abc import Callable
+
+import keras
+
+
+def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.layers.Layer | None]) -> keras.Model:
+    """A copy of a model, nested models included.
+
+    Args:
+        model: a built functional or Sequential model; it is not changed.
+        replacement: gives what stands for a layer: None for a copy of it. What comes built keeps its own weights; the
+            rest gets those of the layer.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), keras.layers.ReLU()])
+    >>> copy = clone(model, lambda layer: keras.layers.Identity() if isinstance(layer, keras.layers.ReLU) else None)
+    >>> [type(layer).__name__ for layer in copy.layers]
+    ['Dense', 'Identity']
+    """
+    copies: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+
+    def copy_of(layer):
+        copy = replacement(layer)
+        if copy is None:
+            copy = type(layer).from_config(layer.get_config())
+        if isinstance(layer, keras.layers.Layer) and not copy.built:  # the others are operations such as x * 2
+            copies.append((layer, copy))
+        return copy
+
+    copied = keras.models.clone_model(model, clone_function=copy_of, recursive=True)
+    for layer, copy in copies:
+        copy.set_weights(layer.get_weights())
+    return copied

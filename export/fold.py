@@ -1,0 +1,155 @@
+"""Folds BatchNormalization into the layer before it: y = scale * kernel(x) + shift, one scale and shift a channel."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from export.clone import clone
+
+_FOLDABLE = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense)
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldedModel:
+    """A model without the BatchNormalization that could be folded.
+
+    Args:
+        model: its kernels are multiplied by the scales, its biases are the shifts.
+        scales: of the output channels (the kernel's last axis), by id of the kernel's variable.
+        kernels: as they were before, by the same ids.
+    """
+
+    model: keras.Model
+    scales: dict[int, np.ndarray]
+    kernels: dict[int, np.ndarray]
+
+
+class Folded(keras.layers.Layer):
+    """Stands where a BatchNormalization was, and does nothing; keras.layers.Identity takes no mask."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.built = True
+
+    def call(self, inputs, mask=None):
+        return inputs
+
+
+def fold_batch_normalization(model: keras.Model) -> FoldedModel:
+    """Folds each BatchNormalization that alone reads a float32 convolution or Dense layer without activation.
+
+    The folded model computes the same outputs up to rounding. A BatchNormalization elsewhere, for instance before the
+    convolution, stays.
+
+    Args:
+        model: a built functional or Sequential model of stock layers; it is not changed.
+
+    >>> layers = [keras.layers.Conv2D(2, 3, use_bias=False), keras.layers.BatchNormalization()]
+    >>> folded = fold_batch_normalization(keras.Sequential([keras.Input((8, 8, 3)), *layers]))
+    >>> [type(layer).__name__ for layer in folded.model.layers]
+    ['Conv2D', 'Folded']
+    """
+    pairs = dict(_pairs(model))
+    normalizations = set(map(id, pairs.values()))
+    scales: dict[int, np.ndarray] = {}
+    kernels: dict[int, np.ndarray] = {}
+
+    def folded(layer):
+        if id(layer) in normalizations:
+            return Folded(name=layer.name)
+        if layer not in pairs:
+            return None
+        scale, shift = _scale_and_shift(pairs[layer])
+        copy = type(layer).from_config(layer.get_config() | {"use_bias": True})
+        copy.build(layer.get_build_config()["input_shape"])
+        kernel = np.asarray(layer.kernel)
+        copy.kernel.assign(kernel * scale)
+        copy.bias.assign(shift + scale * np.asarray(layer.bias) if layer.use_bias else shift)
+        scales[id(copy.kernel)], kernels[id(copy.kernel)] = scale, kernel
+        return copy
+
+    return FoldedModel(clone(model, folded), scales, kernels)
+
+
+def _pairs(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:
+    """(layer, the BatchNormalization to fold into it) of a model and the models in it."""
+    layers = {layer.name: layer for layer in model.layers}
+    for name, reader in _only_readers(model):
+        if name in layers and reader in layers and _fits(layers[name], layers[reader]):
+            yield layers[name], layers[reader]
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _pairs(layer)
+
+
+def _only_readers(model):
+    """(name, reader's name) of each operation that is called once and read once, by an operation called once."""
+    if isinstance(model, keras.Sequential):
+        names = [layer.name for layer in model.layers]
+        yield from itertools.pairwise(names)
+        return
+    config = model.get_config()
+    calls = {operation["name"]: len(operation["inbound_nodes"]) for operation in config["layers"]}
+    readers: dict[str, list[str | None]] = {name: [] for name in calls}
+    for operation in config["layers"]:
+        for name in _sources(operation["inbound_nodes"]):
+            readers[name].append(operation["name"])
+    for name in _output_names(config["output_layers"]):
+        readers[name].append(None)
+    for name, (reader, *others) in ((name, found) for name, found in readers.items() if found):
+        if reader is not None and not others and calls[name] == calls[reader] == 1:
+            yield name, reader
+
+
+def _sources(node: Any) -> Iterator[str]:
+    """Names of the operations whose results stand in a part of a functional model's configuration."""
+    if isinstance(node, dict):
+        if node.get("class_name") == "__keras_tensor__":
+            yield node["config"]["keras_history"][0]
+        else:
+            for value in node.values():
+                yield from _sources(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _sources(value)
+
+
+def _output_names(node: Any) -> Iterator[str]:
+    """Names in a structure of `[name, node index, tensor index]`."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    if node and isinstance(node[0], str):
+        yield node[0]
+    else:
+        for part in node:
+            yield from _output_names(part)
+
+
+def _fits(layer, normalization):
+    last_axis = len(normalization.input.shape) - 1 if isinstance(normalization, keras.layers.BatchNormalization) else 0
+    return (
+        type(layer) in _FOLDABLE
+        and type(normalization) is keras.layers.BatchNormalization
+        and normalization.axis in (-1, last_axis)
+        and getattr(layer, "data_format", "channels_last") == "channels_last"
+        and layer.activation is keras.activations.linear
+        and layer.compute_dtype == normalization.compute_dtype == "float32"
+    )
+
+
+def _scale_and_shift(normalization):
+    """Float32 arrays of shape (channels,), computed in double precision."""
+    mean, variance = (
+        np.asarray(value, np.float64) for value in (normalization.moving_mean, normalization.moving_variance)
+    )
+    scale = 1 / np.sqrt(variance + normalization.epsilon)
+    if normalization.scale:
+        scale = scale * np.asarray(normalization.gamma)
+    shift = -mean * scale
+    if normalization.center:
+        shift = shift + np.asarray(normalization.beta)
+    return scale.astype(np.float32), shift.astype(np.float32)

@@ -1,0 +1,51 @@
+"""Files in assets.extra: where the export comes from, and TensorFlow Serving's warm-up requests."""
+
+import importlib.metadata
+import importlib.util
+import json
+import pathlib
+import platform
+from typing import Any
+
+import tensorflow as tf
+
+from export.saved_model import INPUT_NAME
+from iterand_tf.version import __version__
+
+DIRECTORY = "assets.extra"
+RECORD = "export.json"
+WARMUP = "tf_serving_warmup_requests"
+_PACKAGES = ("tensorflow", "keras", "numpy")
+
+
+def write_record(path: pathlib.Path, export_format: str, flags: str, kernels: list[dict[str, Any]]) -> None:
+    """Writes assets.extra/export.json: the format, the flags of the run, versions, and one entry for each kernel."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    record = {
+        "format": export_format,
+        "flags": flags.splitlines(),
+        "packages": {"iterand_tf": __version__, "python": platform.python_version()} | versions,
+        "kernels": kernels,
+    }
+    (path / DIRECTORY).mkdir(exist_ok=True)
+    (path / DIRECTORY / RECORD).write_text(json.dumps(record, separators=(",", ":")) + "\n")
+
+
+def write_warmup(path: pathlib.Path, input_shape: tuple[int, ...]) -> None:
+    """Writes one warm-up request for `serving_default`, of zeros, where tensorflow-serving-api is installed.
+
+    Args:
+        path: the version's directory.
+        input_shape: of a batch of one.
+    """
+    if importlib.util.find_spec("tensorflow_serving") is None:
+        return
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.signature_name = "serving_default"
+    zeros = request.inputs[INPUT_NAME]  # one value, which stands for all
+    zeros.CopyFrom(tf.make_tensor_proto(0.0, tf.float32, shape=input_shape))
+    with tf.io.TFRecordWriter(str(path / DIRECTORY / WARMUP)) as writer:
+        writer.write(log.SerializeToString())

@@ -1,0 +1,43 @@
+"""TensorFlow Lite files of a dense SavedModel: float32, or integers throughout."""
+
+import pathlib
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+from export.saved_model import INPUT_NAME
+from iterand_tf.errors import ExportError
+
+FILE_NAME = "model.tflite"
+
+
+def write_tflite(dense: pathlib.Path, path: pathlib.Path, calibration: np.ndarray | None = None) -> None:
+    """Converts a dense SavedModel's `serving_default` to `path/model.tflite`.
+
+    Args:
+        dense: directory of the SavedModel.
+        path: the directory to write; created if need be.
+        calibration: a batch of inputs in 0-255 that represents what will be served: weights, activations and outputs
+            become int8 and inputs uint8, with ranges taken from it. None for float32. Kernels are quantized by output
+            channel, so that ternary ones lose nothing.
+
+    Raises:
+        ExportError: if TensorFlow Lite has no operation for a part of the network.
+    """
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(dense), signature_keys=["serving_default"])
+    if calibration is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: (
+            {INPUT_NAME: calibration[i : i + 1]} for i in range(len(calibration))
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type, converter.inference_output_type = tf.uint8, tf.int8
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of an interpreter that the converter itself uses
+            contents = converter.convert()
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"TensorFlow Lite cannot express this network ({reason}); export another format.") from error
+    path.mkdir(parents=True, exist_ok=True)
+    (path / FILE_NAME).write_bytes(contents)

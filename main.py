@@ -3,11 +3,13 @@
     python main.py --flagfile=flags/NAME.flags [--flag=value ...]
 
 With no flag at all it does what flags/quickstart.flags says. Exit codes: 0 done; 1 a flag or its value is wrong; 2 the
-dataset is missing or wrong; 3 the model_dir cannot be used; 4 the export failed; 130 interrupted from the keyboard.
+dataset is missing or wrong; 3 the model_dir cannot be used; 4 the export failed; 5 the loss became NaN or infinite;
+6 another worker was lost; 130 and 143 interrupted by SIGINT or SIGTERM.
 """
 
 import os
 import pathlib
+import signal
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions
@@ -32,11 +34,11 @@ from absl import flags, logging
 
 from iterand_tf import config as config_lib
 from iterand_tf.errors import UserError
+from iterand_tf.interruption import InterruptedRunError
 from iterand_tf.model_dir import ModelDir, flags_text
 
 MODES = ("train", "evaluate", "export")
 QUICKSTART = pathlib.Path(__file__).parent / "flags" / "quickstart.flags"
-INTERRUPTED = 130
 
 _DEFINE = {
     "str": flags.DEFINE_string,
@@ -97,6 +99,8 @@ def run(mode: str, config: config_lib.Config) -> None:
         check_export_dir(config.export.export_dir)
     if mode == "train":
         result = training.train(config)
+        if not result.metrics:  # one of several workers, whose chief writes
+            return
         model_dir, metrics = result.model_dir, result.metrics
     else:
         model_dir = ModelDir.existing(config.run.model_dir)
@@ -163,9 +167,12 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except InterruptedRunError as interruption:
+        print(f"{interruption}: the state is saved; give --resume with --model_dir to continue", file=sys.stderr)
+        return interruption.exit_code
     except KeyboardInterrupt:
-        print("interrupted; give --resume with --model_dir, the run's directory, to continue", file=sys.stderr)
-        return INTERRUPTED
+        print("SIGINT; if training had begun, give --resume with --model_dir to continue", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 

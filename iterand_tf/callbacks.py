@@ -75,6 +75,23 @@ class Rerandomize(keras.callbacks.Callback):
             logs["mask_flip_ratio"] = flip_ratio(self._masks, masks)
         self._masks = masks
 
+    def get_state(self) -> dict[str, np.ndarray]:
+        """What the logs of an epoch are computed from, to save in its midst; the draws need no state."""
+        masks = {f"mask/{number:05}": np.packbits(mask) for number, mask in enumerate(self._masks)}
+        return masks | {"rerandomized_weights": np.asarray(self._redrawn)}
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Continues an epoch whose state was saved; call it after training and the epoch have begun.
+
+        Args:
+            state: from `get_state`; other entries are ignored.
+        """
+        self._redrawn = int(state["rerandomized_weights"])
+        self._masks = [
+            np.unpackbits(state[f"mask/{number:05}"], count=mask.size).astype(bool).reshape(mask.shape)
+            for number, mask in enumerate(self._masks)
+        ]
+
     def _begin(self):
         """Finds the layers and their masks; a model that fit itself builds has them after the first step only."""
         self._layers = list(subnet_layers(self.model))

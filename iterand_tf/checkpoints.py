@@ -1,52 +1,81 @@
-"""The last state of a run, at epoch boundaries: model, optimizer, epoch, best validation accuracy."""
+"""The newest states of a run on disk: one file each, written whole or not at all, checked when it is read.
 
+A file is a NumPy archive, whose entries carry checksums. Where the newest cannot be read, the one before it is used.
+"""
+
+import json
 import pathlib
+import sys
+import zipfile
+from typing import Any
 
-import keras
-import tensorflow as tf
+import numpy as np
 
-_KEPT = 2
+from iterand_tf.errors import ModelDirError
+from iterand_tf.files import open_atomically
+
+_PROGRESS = "progress"
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
-class TrainingState:
-    """Saves and restores everything that training continues from.
+class Checkpoints:
+    """Saves and finds states, numbered by training steps.
 
     Args:
-        model: a built and compiled model.
-        directory: of the checkpoints; created when the first is saved.
+        directory: created when the first is saved.
+        max_to_keep: older files are removed.
+
+    >>> import tempfile
+    >>> checkpoints = Checkpoints(pathlib.Path(tempfile.mkdtemp()), max_to_keep=1)
+    >>> checkpoints.save(3, {"epoch": 1}, {"kernel": np.ones(2)})
+    >>> progress, arrays = checkpoints.newest()
+    >>> progress, arrays["kernel"].tolist()
+    ({'epoch': 1}, [1.0, 1.0])
     """
 
-    def __init__(self, model: keras.Model, directory: pathlib.Path):
-        model.optimizer.build(model.trainable_variables)
-        self.epoch = tf.Variable(0, dtype=tf.int64)  # epochs done
-        self.best_accuracy = tf.Variable(-1.0, dtype=tf.float64)
-        self.seconds = tf.Variable(0.0, dtype=tf.float64)  # spent in training
-        checkpoint = tf.train.Checkpoint(
-            model=_raw(model.variables),
-            optimizer=_raw(model.optimizer.variables),
-            epoch=self.epoch,
-            best_accuracy=self.best_accuracy,
-            seconds=self.seconds,
-        )
-        self._manager = tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep=_KEPT)
+    def __init__(self, directory: pathlib.Path, max_to_keep: int = 2):
+        self._directory = directory
+        self._max_to_keep = max_to_keep
 
-    def save(self) -> None:
-        self._manager.save(checkpoint_number=int(self.epoch))
+    def files(self) -> list[pathlib.Path]:
+        """The files that are there, the newest first."""
+        return sorted(self._directory.glob("step-*.npz"), reverse=True)
 
-    def restore(self) -> bool:
-        """Restores the newest checkpoint; False if there is none."""
-        return self._manager.restore_or_initialize() is not None
+    def save(self, step: int, progress: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Writes a state.
 
+        Raises:
+            ModelDirError: if it cannot be written; the earlier ones are intact.
+        """
+        path = self._directory / f"step-{step:010}.npz"
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            entries: dict[str, Any] = {**arrays, _PROGRESS: np.frombuffer(json.dumps(progress).encode(), np.uint8)}
+            with open_atomically(path) as file:
+                np.savez(file, **entries)
+        except OSError as error:
+            raise ModelDirError(
+                f"{path} could not be written ({error.strerror}); make room and continue with --resume."
+            ) from error
+        for old in self.files()[self._max_to_keep :]:
+            old.unlink()
 
-def restore_model(model: keras.Model, directory: pathlib.Path) -> bool:
-    """Restores the network alone from the newest checkpoint; False if there is none."""
-    newest = tf.train.latest_checkpoint(str(directory))
-    if newest is None:
-        return False
-    tf.train.Checkpoint(model=_raw(model.variables)).restore(newest).assert_existing_objects_matched().expect_partial()
-    return True
+    def newest(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """Progress and arrays of the newest state that can be read; None if none was saved.
 
-
-def _raw(variables):
-    """TensorFlow's own variables: tracked through Keras objects, a model would bring its optimizer along."""
-    return [variable.value for variable in variables]
+        Raises:
+            ModelDirError: if there are files, but none can be read.
+        """
+        files = self.files()
+        for path in files:
+            try:
+                with np.load(path, allow_pickle=False) as archive:
+                    arrays = {name: archive[name] for name in archive.files}
+                return json.loads(arrays.pop(_PROGRESS).tobytes()), arrays
+            except _UNREADABLE as error:
+                print(f"warning: {path} cannot be read ({error}); trying the checkpoint before it", file=sys.stderr)
+        if files:
+            raise ModelDirError(
+                f"no checkpoint in {self._directory} can be read; restore one, or train anew elsewhere."
+            )
+        return None

@@ -8,8 +8,8 @@ import dataclasses
 import math
 from typing import Any, Self
 
-from iterand_tf import distributions, models, optimization
-from iterand_tf.data import AUGMENTATIONS
+from iterand_tf import distribution, distributions, models, optimization
+from iterand_tf.data import AUGMENTATIONS, KERAS_CV_POLICIES
 from iterand_tf.errors import UserError
 from iterand_tf.layers.subnet_layer import SCORE_TRANSFORMS
 
@@ -73,7 +73,7 @@ class DataConfig(_Options):
     max_train_examples: int = option(0, "use only so many training examples; 0: all", minimum=0)
     image_size: int = option(0, "pixels of the square images; 0: the dataset's own, or 224 if they differ", minimum=0)
     augmentation: str = option("none", "of the training images", choices=AUGMENTATIONS)
-    batch_size: int = option(128, "examples in a training step", minimum=1)
+    batch_size: int = option(128, "examples in a training step, all devices together", minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +83,9 @@ class ModelConfig(_Options):
     model: str = option("conv2", "the network", choices=models.NAMES)
     width_factor: float = option(1.0, "factor on the network's widths", above=0, maximum=64)
     batch_normalization: bool = option(False, "in conv2 to conv8, which the papers run without; resnets always have it")
+    synchronized_batch_normalization: bool = option(
+        False, "take BatchNormalization's statistics over all devices; without it each has its own"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +142,11 @@ class RunConfig(_Options):
     """Where it is kept."""
 
     model_dir: str = option("", "checkpoints, metrics and results; empty: a new directory below runs/")
-    resume: bool = option(False, "continue the run in --model_dir")
+    resume: bool = option(False, "continue the run in --model_dir at its last checkpoint")
+    checkpoint_steps: int = option(0, "steps between checkpoints inside an epoch; 0: at its end only", minimum=0)
+    max_checkpoints: int = option(2, "keep so many of the newest", minimum=1)
+    strategy: str = option("auto", "devices and workers to train on", choices=distribution.STRATEGIES)
+    virtual_devices: int = option(0, "split the CPU into so many devices, to try --strategy=mirrored", minimum=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +194,13 @@ class Config:
     training: TrainingConfig = TrainingConfig()
     run: RunConfig = RunConfig()
     export: ExportConfig = ExportConfig()
+
+    def __post_init__(self):
+        if self.training.deterministic and self.data.augmentation in KERAS_CV_POLICIES:
+            raise UserError(
+                f"--augmentation={self.data.augmentation} draws from keras_cv's own generators, which --deterministic "
+                "cannot repeat; choose none or crop_flip."
+            )
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Self:

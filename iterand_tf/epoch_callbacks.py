@@ -2,14 +2,18 @@
 
 import csv
 import io
+import math
 import pathlib
 import time
+from collections.abc import Callable
 
 import keras
 
 from iterand_tf.callbacks import current_step
-from iterand_tf.checkpoints import TrainingState
+from iterand_tf.errors import DivergedError, ModelDirError
 from iterand_tf.files import write_atomically
+from iterand_tf.interruption import InterruptedRunError
+from iterand_tf.training_state import TrainingState
 
 
 class Throughput(keras.callbacks.Callback):
@@ -17,15 +21,20 @@ class Throughput(keras.callbacks.Callback):
 
     Args:
         images_per_epoch: training images in an epoch.
+        batch_size: of a step, all replicas together.
     """
 
-    def __init__(self, images_per_epoch: int):
+    def __init__(self, images_per_epoch: int, batch_size: int):
         super().__init__()
-        self._images = images_per_epoch
+        self._images_per_epoch = images_per_epoch
+        self._batch_size = batch_size
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.perf_counter()
         self._seconds = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._images = min((batch + 1) * self._batch_size, self._images_per_epoch)
 
     def on_test_begin(self, logs=None):
         self._seconds = time.perf_counter() - self._start
@@ -66,36 +75,97 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, str]]:
 
 
 class SaveState(keras.callbacks.Callback):
-    """At each epoch's end saves the best network so far and then the state that `--resume` continues from.
+    """Saves the state that `--resume` continues from, and at each epoch's end the best network so far.
+
+    It stands last among the callbacks. Where a run has several workers, all have one, and one writes.
 
     Args:
         state: of the run.
         best_model: path of the best network by `val_accuracy`; without validation, of the last.
+        steps_per_epoch: of a whole epoch.
+        checkpoint_steps: steps between two checkpoints inside an epoch; 0 for none.
+        writes: whether this process writes files.
+        should_stop: number of the signal that asks the run to stop, or None; called after each step.
     """
 
-    def __init__(self, state: TrainingState, best_model: pathlib.Path):
+    def __init__(
+        self,
+        state: TrainingState,
+        best_model: pathlib.Path,
+        steps_per_epoch: int,
+        checkpoint_steps: int,
+        writes: bool,
+        should_stop: Callable[[], int | None],
+    ):
         super().__init__()
-        self._state = state
-        self._best_model = best_model
+        self._state, self._best_model, self._writes = state, best_model, writes
+        self._steps_per_epoch, self._checkpoint_steps, self._should_stop = (
+            steps_per_epoch,
+            checkpoint_steps,
+            should_stop,
+        )
+        self._first_batch = self._saved_step = 0
 
     def on_train_begin(self, logs=None):
-        self._start = time.perf_counter() - float(self._state.seconds)
+        self._start = time.perf_counter() - self._state.seconds
+        self._first_batch = self._state.batch
+        self._saved_step = current_step(self.model)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._state.continue_epoch()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._state.inside_epoch:
+            self._state.continue_metrics()
+        self._check_finite(logs)
+        done = self._first_batch + batch + 1
+        signal_number = self._should_stop()
+        if done >= self._steps_per_epoch:
+            return  # the epoch's end saves
+        step = current_step(self.model)
+        due = self._checkpoint_steps and step // self._checkpoint_steps > self._saved_step // self._checkpoint_steps
+        if due or signal_number:
+            self._save(done)
+        if signal_number:
+            raise InterruptedRunError(signal_number)
 
     def on_epoch_end(self, epoch, logs=None):
         accuracy = logs.get("val_accuracy")
         if accuracy is None or accuracy > self._state.best_accuracy:
-            save_model(self.model, self._best_model)
-            self._state.best_accuracy.assign(accuracy or 0.0)
-        self._state.epoch.assign(epoch + 1)
-        self._state.seconds.assign(time.perf_counter() - self._start)
-        self._state.save()
+            if self._writes:
+                save_model(self.model, self._best_model)
+            self._state.best_accuracy = accuracy or 0.0
+        self._state.epoch, self._first_batch = epoch + 1, 0
+        self._save(0)
+        if signal_number := self._should_stop():
+            raise InterruptedRunError(signal_number)
+
+    def _save(self, batch):
+        self._state.batch = batch
+        self._state.seconds = time.perf_counter() - self._start
+        self._state.save(self._writes)
+        self._saved_step = current_step(self.model)
+
+    def _check_finite(self, logs):
+        if not math.isfinite(float(logs["loss"])):
+            raise DivergedError(
+                f"the loss is {float(logs['loss'])} after step {current_step(self.model)}; train anew with a lower "
+                "--learning_rate. The checkpoints are those of before."
+            )
 
 
 def save_model(model: keras.Model, path: pathlib.Path) -> None:
     """Writes a `.keras` file so that a reader sees the old or the new file, never a part."""
     temporary = path.with_name(f".tmp_{path.name}")
-    model.save(temporary)
-    temporary.replace(path)
+    try:
+        model.save(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise ModelDirError(
+            f"{path} could not be written ({error.strerror}); make room and continue with --resume."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class EpochLine(keras.callbacks.Callback):

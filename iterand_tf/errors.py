@@ -19,6 +19,18 @@ class ModelDirError(UserError):
     exit_code = 3
 
 
+class DivergedError(UserError):
+    """The loss became NaN or infinite. Exit code 5."""
+
+    exit_code = 5
+
+
+class LostWorkerError(UserError):
+    """Another worker has gone. Exit code 6."""
+
+    exit_code = 6
+
+
 class ExportError(UserError):
     """The export could not be written, or what was written differs from the trained model. Exit code 4."""
 

@@ -1,15 +1,35 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
+from typing import IO
+
+
+@contextlib.contextmanager
+def open_atomically(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """Opens a file for writing so that a reader sees the old or the new contents, never a part.
+
+    After an error the old contents are still there, and nothing else.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a text file so that a reader sees the old or the new contents, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    """Writes a text file by `open_atomically`."""
+    with open_atomically(path) as file:
+        file.write(text.encode())
 
 
 def check_writable(directory: pathlib.Path) -> None:

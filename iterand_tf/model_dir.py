@@ -1,10 +1,14 @@
 """The directory of a run: its files, and the rules for starting and continuing in it."""
 
+import contextlib
 import dataclasses
 import datetime
+import fcntl
 import json
+import os
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any, Self
 
 from iterand_tf.config import Config, option_fields
@@ -12,7 +16,10 @@ from iterand_tf.errors import ModelDirError
 from iterand_tf.files import check_writable, write_atomically
 
 _NOT_IN_FLAGS_FILE = {"model_dir", "resume"}
-_MAY_DIFFER = re.compile(r"--(export_\w+|tflite_int8|data_dir)=")
+# What may change when a run is continued: the network does not depend on it, or not by more than rounding.
+_MAY_DIFFER = re.compile(
+    r"--(export_\w+|tflite_int8|data_dir|checkpoint_steps|max_checkpoints|strategy|virtual_devices)="
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +97,26 @@ class ModelDir:
     def result(self) -> pathlib.Path:
         return self.path / "result.json"
 
-    def create(self, config: Config) -> None:
-        """Creates the directory and its flags file."""
+    @contextlib.contextmanager
+    def created(self, config: Config) -> Iterator[None]:
+        """Creates the directory and its flags file, and keeps other runs out of it.
+
+        Raises:
+            ModelDirError: if another run is in it.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.flags_file, flags_text(config))
+        descriptor = os.open(self.path, os.O_RDONLY)  # a lock on the directory itself leaves no file behind
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ModelDirError(
+                    f"--model_dir={self.path} is in use by another run; give another directory."
+                ) from error
+            write_atomically(self.flags_file, flags_text(config))
+            yield
+        finally:
+            os.close(descriptor)
 
     def write_result(self, result: dict[str, Any]) -> None:
         write_atomically(self.result, json.dumps(result, indent=2) + "\n")

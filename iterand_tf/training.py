@@ -3,22 +3,28 @@
 import contextlib
 import dataclasses
 import math
+import pathlib
 import shutil
+import signal
 import statistics
 import sys
+import warnings
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from iterand_tf import data, models, optimization
-from iterand_tf.callbacks import Rerandomize, current_step
-from iterand_tf.checkpoints import TrainingState, restore_model
+from iterand_tf import data, distribution, models, optimization
+from iterand_tf.callbacks import Rerandomize
+from iterand_tf.checkpoints import Checkpoints
 from iterand_tf.config import Config
 from iterand_tf.epoch_callbacks import EpochLine, MetricsFile, SaveState, Throughput, save_model
-from iterand_tf.errors import DataError, ModelDirError, UserError
+from iterand_tf.errors import DataError, LostWorkerError, ModelDirError, UserError
+from iterand_tf.interruption import deferred_signals
 from iterand_tf.model_dir import ModelDir
+from iterand_tf.multi_worker_fit import enable_distributed_fit
 from iterand_tf.sparsity_report import sparsity_report
+from iterand_tf.training_state import TrainingState, restore_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,27 +46,20 @@ def train(config: Config) -> TrainResult:
     Raises:
         UserError: DataError, ModelDirError or one about the configuration; nothing has been written then.
     """
-    model_dir = ModelDir.for_run(config)
+    strategy = distribution.make_strategy(config.run.strategy, config.run.virtual_devices)
+    _check_devices(config, strategy)
+    chief = distribution.is_chief(strategy)
+    model_dir = ModelDir.for_run(config) if chief else ModelDir(pathlib.Path(config.run.model_dir).expanduser())
     with _environment(config):
         splits = load_data(config)
         steps_per_epoch = math.ceil(splits.train.num_examples / config.data.batch_size)
-        model = build_model(config, splits)
-        _compile(model, config, steps_per_epoch)
-        model_dir.create(config)
-        state = TrainingState(model, model_dir.checkpoints)
-        if state.restore():
-            print(f"continuing {model_dir.path} after epoch {int(state.epoch)}")
-        metrics_file = MetricsFile(model_dir.metrics, int(state.epoch))
-        print(f"{_summary(model, config, splits)}\nwriting {model_dir.path}", flush=True)
-        try:
-            _fit(model, config, splits, steps_per_epoch, model_dir, state, metrics_file)
-        except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-            if not model_dir.best_model.exists():
-                shutil.rmtree(model_dir.path)
-            raise _unreadable(config, error) from error
-        result = _result(model, config, splits, model_dir, state, metrics_file)
-        model_dir.write_result(result)
-        return TrainResult(model_dir, result)
+        _check_steps(config, steps_per_epoch)
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            model = build_model(config, splits)
+            _compile(model, config, steps_per_epoch, strategy)
+        with model_dir.created(config) if chief else contextlib.nullcontext():
+            job = _Job(config, splits, strategy, model_dir, model, steps_per_epoch, chief)
+            return job.run()
 
 
 def evaluate(config: Config, model_dir: ModelDir) -> dict[str, Any]:
@@ -83,8 +82,13 @@ def evaluate(config: Config, model_dir: ModelDir) -> dict[str, Any]:
 
 def _unreadable(config, error):
     """What an error of TensorFlow's input pipeline means to the user."""
-    reason = error.message.split("{{")[0].strip().splitlines()[0]
-    return DataError(f"--dataset={config.data.dataset} cannot be read ({reason}); mend or remove what is broken in it.")
+    return DataError(
+        f"--dataset={config.data.dataset} cannot be read ({_reason(error)}); mend or remove what is broken in it."
+    )
+
+
+def _reason(error):
+    return error.message.split("{{")[0].strip().splitlines()[0]
 
 
 def load_model(model_dir: ModelDir, which: str) -> keras.Model:
@@ -100,7 +104,7 @@ def load_model(model_dir: ModelDir, which: str) -> keras.Model:
         model = keras.models.load_model(model_dir.best_model, compile=False)
     except (ValueError, OSError) as error:
         raise ModelDirError(f"{model_dir.best_model} cannot be read and may be damaged; train anew.") from error
-    if which == "last" and not restore_model(model, model_dir.checkpoints):
+    if which == "last" and not restore_model(model, Checkpoints(model_dir.checkpoints)):
         raise missing
     return model
 
@@ -119,10 +123,12 @@ def load_data(config: Config) -> data.Splits:
 
 def build_model(config: Config, splits: data.Splits) -> keras.Model:
     """The run's network before training: stock layers for the method dense, else Subnet layers."""
-    method = config.method
+    method, synchronized = config.method, config.model.synchronized_batch_normalization
     layers: models.LayerFactory
     if method.method == "dense":
-        layers = models.DenseFactory(method.weight_distribution, method.weight_scale, config.training.seed)
+        layers = models.DenseFactory(
+            method.weight_distribution, method.weight_scale, config.training.seed, synchronized
+        )
     else:
         layers = models.SubnetFactory(
             sparsity=method.sparsity,
@@ -133,6 +139,7 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
             score_distribution=method.score_distribution,
             score_scale=method.score_scale,
             seed=config.training.seed,
+            synchronized_batch_normalization=synchronized,
         )
     try:
         return models.build(
@@ -150,7 +157,32 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
         ) from error
 
 
-def _compile(model, config, steps_per_epoch):
+def _check_devices(config, strategy):
+    """Refuses what Keras 3.15 cannot do on several devices."""
+    if strategy is None:
+        return
+    replicas = strategy.num_replicas_in_sync
+    if config.data.batch_size < replicas:
+        raise UserError(f"--batch_size={config.data.batch_size} must be at least the number of devices, {replicas}.")
+    if config.training.jit_compile == "true":
+        raise UserError("--jit_compile=true hangs on several devices; leave it out.")
+    if config.training.steps_per_execution > 1:
+        raise UserError("--steps_per_execution above 1 fails on several devices in Keras 3.15; leave it out.")
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and not config.run.model_dir:
+        raise UserError("--strategy=multi_worker needs --model_dir, a directory that all workers see.")
+
+
+def _check_steps(config, steps_per_epoch):
+    steps = config.training.steps_per_execution
+    if steps_per_epoch % steps:
+        divisors = [count for count in range(1, steps_per_epoch + 1) if steps_per_epoch % count == 0]
+        raise UserError(
+            f"--steps_per_execution={steps} must divide the {steps_per_epoch} steps of an epoch: one of "
+            f"{', '.join(map(str, divisors))}."
+        )
+
+
+def _compile(model, config, steps_per_epoch, strategy):
     options = config.training
     schedule = optimization.learning_rate_schedule(
         options.lr_schedule,
@@ -164,49 +196,128 @@ def _compile(model, config, steps_per_epoch):
         optimization.optimizer(options.optimizer, schedule, options.momentum, options.weight_decay),
         jit_compile={"auto": "auto", "true": True, "false": False}[options.jit_compile],
         steps_per_execution=options.steps_per_execution,
-        **_loss_and_metrics(),
+        **_loss_and_metrics(distribution.num_replicas(strategy)),
     )
+    model.optimizer.build(model.trainable_variables)
+    if strategy is not None:
+        enable_distributed_fit(model)
 
 
-def _fit(model, config, splits, steps_per_epoch, model_dir, state, metrics_file):
-    options, first_epoch = config.training, int(state.epoch)
-    on_terminal = sys.stdout.isatty()
-    callbacks = [
-        *method_callbacks(config),
-        Throughput(splits.train.num_examples),
-        metrics_file,
-        keras.callbacks.TensorBoard(str(model_dir.tensorboard), write_graph=False),
-        *([] if on_terminal else [EpochLine(options.epochs)]),
-        SaveState(state, model_dir.best_model),
-    ]
-    if first_epoch < options.epochs:
-        validation = splits.validation and splits.validation.evaluation_batches(config.data.batch_size)
-        model.fit(
-            splits.train.training_batches(
-                config.data.batch_size, config.data.augmentation, options.seed, first_epoch, options.epochs
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One training run in this process; of several workers, the chief alone writes."""
+
+    config: Config
+    splits: data.Splits
+    strategy: tf.distribute.Strategy | None
+    model_dir: ModelDir
+    model: keras.Model
+    steps_per_epoch: int
+    chief: bool
+
+    def run(self) -> TrainResult:
+        run = self.config.run
+        methods = method_callbacks(self.config)
+        state = TrainingState(self.model, Checkpoints(self.model_dir.checkpoints, run.max_checkpoints), *methods)
+        resumed = state.restore() if run.resume else False
+        if run.resume and not resumed and (self.model_dir.best_model.exists() or self.model_dir.metrics.exists()):
+            raise ModelDirError(f"--model_dir={run.model_dir} has lost all of its checkpoints; train anew elsewhere.")
+        metrics_file = MetricsFile(self.model_dir.metrics, state.epoch)
+        if self.chief:
+            if run.resume:
+                place = f"after epoch {state.epoch} and {state.batch} steps" if resumed else "at its beginning"
+                print(f"continuing {self.model_dir.path} {place}")
+            print(f"{_summary(self.model, self.config, self.splits)}\nwriting {self.model_dir.path}", flush=True)
+        try:
+            self._fit(state, methods, metrics_file)
+        except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+            if self.chief and not resumed and not self.model_dir.checkpoints.exists():
+                shutil.rmtree(self.model_dir.path)
+            raise _unreadable(self.config, error) from error
+        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
+            raise LostWorkerError(
+                f"a worker was lost ({_reason(error)}); start all of them again with --resume."
+            ) from error
+        if not self.chief:
+            return TrainResult(self.model_dir, {})
+        last = load_model(self.model_dir, "last") if self.strategy else self.model
+        result = _result(last, self.config, self.splits, self.model_dir, state, metrics_file)
+        self.model_dir.write_result(result)
+        return TrainResult(self.model_dir, result)
+
+    def _fit(self, state, methods, metrics_file):
+        epochs = self.config.training.epochs
+        with deferred_signals() as request, warnings.catch_warnings():
+            # Keras learns only then how long a dataset is that does not tell.
+            warnings.filterwarnings("ignore", message="Your input ran out of data")
+
+            def should_stop():
+                if distribution.any_worker(self.strategy, request.number is not None):
+                    return request.number or signal.SIGTERM
+                return None
+
+            callbacks = self._callbacks(state, methods, metrics_file, should_stop)
+            if state.batch:
+                self._fit_epochs(state.epoch, state.epoch + 1, state.batch, callbacks)
+            if state.epoch < epochs:
+                self._fit_epochs(state.epoch, epochs, 0, callbacks)
+        if self.chief and not self.model_dir.best_model.exists():  # no epoch was asked for
+            save_model(self.model, self.model_dir.best_model)
+        if not epochs:
+            state.save(self.chief)
+
+    def _fit_epochs(self, first_epoch, epochs, first_batch, callbacks):
+        options, batch_size = self.config.training, self.config.data.batch_size
+        train, validation = self.splits.train, self.splits.validation
+        augmentation = self.config.data.augmentation
+        self.model.fit(
+            distribution.distribute(
+                self.strategy,
+                lambda shard: train.training_batches(
+                    batch_size, augmentation, options.seed, first_epoch, epochs, first_batch, shard
+                ),
             ),
-            epochs=options.epochs,
+            epochs=epochs,
             initial_epoch=first_epoch,
-            steps_per_epoch=steps_per_epoch,
+            steps_per_epoch=self.steps_per_epoch - first_batch,
             shuffle=False,
-            validation_data=validation,
+            validation_data=validation
+            and distribution.distribute(self.strategy, lambda shard: validation.evaluation_batches(batch_size, shard)),
             callbacks=callbacks,
-            verbose=1 if on_terminal else 0,
+            verbose=1 if self.chief and sys.stdout.isatty() else 0,
         )
-    if not model_dir.best_model.exists():  # no epoch was asked for
-        save_model(model, model_dir.best_model)
-        state.save()
+
+    def _callbacks(self, state, methods, metrics_file, should_stop):
+        run = self.config.run
+        save = SaveState(
+            state,
+            self.model_dir.best_model,
+            self.steps_per_epoch,
+            run.checkpoint_steps,
+            self.chief,
+            should_stop,
+        )
+        if not self.chief:
+            return [*methods, save]
+        return [
+            *methods,
+            Throughput(self.splits.train.num_examples, self.config.data.batch_size),
+            metrics_file,
+            keras.callbacks.TensorBoard(str(self.model_dir.tensorboard), write_graph=False),
+            *([] if sys.stdout.isatty() else [EpochLine(self.config.training.epochs)]),
+            save,
+        ]
 
 
-def method_callbacks(config: Config) -> list[keras.callbacks.Callback]:
+def method_callbacks(config: Config) -> list[Rerandomize]:
     """What the method does between training steps."""
     if config.method.method != "iterand":
         return []
     return [Rerandomize(config.method.rerandomization_period, config.method.rerandomization_rate)]
 
 
-def _result(model, config, splits, model_dir, state, metrics_file):
-    """The contents of result.json."""
+def _result(last, config, splits, model_dir, state, metrics_file):
+    """The contents of result.json, computed on one device; `last` is the last network."""
     best = load_model(model_dir, "best")
     rows = metrics_file.rows
     speeds = [float(row["images_per_second"]) for row in rows[1:] or rows]  # the first epoch also compiles
@@ -214,17 +325,17 @@ def _result(model, config, splits, model_dir, state, metrics_file):
     num_weights = total.num_weights or num_kernel_entries(best)
     last_accuracy = rows and rows[-1].get("val_accuracy")
     return {
-        "test_accuracy": _accuracy(model, splits.test, config),
+        "test_accuracy": _accuracy(last, splits.test, config),
         "best_test_accuracy": _accuracy(best, splits.test, config),
         "validation_accuracy": float(last_accuracy) if last_accuracy else None,
-        "best_validation_accuracy": float(state.best_accuracy) if last_accuracy else None,
-        "epochs": int(state.epoch),
-        "steps": current_step(model),
+        "best_validation_accuracy": state.best_accuracy if last_accuracy else None,
+        "epochs": state.epoch,
+        "steps": state.step,
         "images_per_second": statistics.median(speeds) if speeds else None,
         "sparsity": total.sparsity,
         "num_weights": num_weights,
         "num_kept": total.num_kept if total.num_weights else num_weights,
-        "seconds": float(state.seconds),
+        "seconds": state.seconds,
     }
 
 
@@ -240,8 +351,11 @@ def _accuracy(model, examples, config):
     return float(model.evaluate(batches, verbose=0, return_dict=True)["accuracy"])
 
 
-def _loss_and_metrics():
-    return {"loss": keras.losses.CategoricalCrossentropy(from_logits=True), "metrics": ["accuracy"]}
+def _loss_and_metrics(num_replicas=1):
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    # With replicas the reported loss would be a mean of weighted means; a metric of its name is the mean over examples.
+    exact = [keras.metrics.CategoricalCrossentropy(from_logits=True, name="loss")] if num_replicas > 1 else []
+    return {"loss": loss, "metrics": ["accuracy", *exact]}
 
 
 def _summary(model, config, splits):

@@ -5,13 +5,13 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import contextlib
-import functools
 
 import keras
 import pytest
 import tensorflow as tf
 
 from export import exporter, served_outputs
+from iterand_tf import distribution
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -23,13 +23,7 @@ def strategy_scope(request):
     """A function that opens the scope: none, or MirroredStrategy on two virtual CPUs."""
     if request.param == "one_device":
         return contextlib.nullcontext
-    return _mirrored().scope
-
-
-@functools.cache
-def _mirrored():
-    """One for all tests: a second one would use the same collective keys again for other shapes."""
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return distribution.mirrored(("CPU:0", "CPU:1")).scope
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-AUGMENTATIONS = ("none", "crop_flip", "randaugment", "mixup", "cutmix")
+KERAS_CV_POLICIES = ("randaugment", "mixup", "cutmix")
+AUGMENTATIONS = ("none", "crop_flip", *KERAS_CV_POLICIES)
 
 CROP_PADDING = 4
 _AREA = (0.08, 1.0)
@@ -91,7 +92,7 @@ def policy(name: str, seed: int) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Te
     `"randaugment"`, `"mixup"` and `"cutmix"` are keras_cv's; their draws come from keras_cv's own generators, seeded
     with `seed`, and do not depend on the batch's number. The others change nothing.
     """
-    if name in ("none", "crop_flip"):
+    if name not in KERAS_CV_POLICIES:
         return lambda images, labels: (images, labels)
     import keras_cv  # seconds to import, and needed for these policies only
 

@@ -13,6 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from iterand_tf.data.augmentation import centre_of_encoded, crop_flip, policy, random_crop_of_encoded, whole_of_encoded
+from iterand_tf.data.shard import Shard
+
+_WHOLE = Shard()
 
 
 class Examples(Protocol):
@@ -27,13 +30,23 @@ class Examples(Protocol):
     def image_shape(self) -> tuple[int, int, int]: ...
 
     def training_batches(
-        self, batch_size: int, augmentation: str, seed: int, first_epoch: int, epochs: int
+        self,
+        batch_size: int,
+        augmentation: str,
+        seed: int,
+        first_epoch: int,
+        epochs: int,
+        first_batch: int = 0,
+        shard: Shard = _WHOLE,
     ) -> tf.data.Dataset:
-        """Shuffled and augmented batches of the epochs in [first_epoch, epochs), each epoch complete."""
+        """Shuffled and augmented batches of the epochs in [first_epoch, epochs); the first begins at `first_batch`.
+
+        With a shard of several replicas, one batch after the other for each replica of the worker, with sample weights.
+        """
         ...
 
-    def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
-        """All examples once, in order."""
+    def evaluation_batches(self, batch_size: int, shard: Shard = _WHOLE) -> tf.data.Dataset:
+        """All examples once, in order; with a shard, its replicas' batches."""
         ...
 
     def evaluation_image(self, encoded: tf.Tensor) -> tf.Tensor:
@@ -67,13 +80,14 @@ class ArrayExamples:
         """The examples at `indices`, in that order."""
         return dataclasses.replace(self, images=self.images[indices], labels=self.labels[indices])
 
-    def training_batches(self, batch_size, augmentation, seed, first_epoch, epochs):
+    def training_batches(self, batch_size, augmentation, seed, first_epoch, epochs, first_batch=0, shard=_WHOLE):
         images, labels = tf.constant(self.images), tf.constant(self.labels)
         apply_policy = policy(augmentation, seed)
 
         def indices_of(epoch):
             indices = tf.data.Dataset.from_tensor_slices(_order(self.num_examples, epoch_seed(seed, epoch)))
-            return indices.batch(batch_size).enumerate().map(lambda number, batch: (epoch, number, batch))
+            numbered = indices.batch(batch_size).enumerate().skip(_skipped(epoch, first_epoch, first_batch))
+            return numbered.map(lambda number, batch: (epoch, number, batch))
 
         def load(epoch, number, indices):
             batch = tf.gather(images, indices)
@@ -81,16 +95,19 @@ class ArrayExamples:
                 batch = tf.cast(batch, tf.float32)
             else:
                 batch = crop_flip(batch, item_seed(seed, epoch, number))
-            return apply_policy(batch, tf.one_hot(tf.gather(labels, indices), self.num_classes))
+            return number, *apply_policy(batch, tf.one_hot(tf.gather(labels, indices), self.num_classes))
 
-        batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(indices_of)
-        return batches.map(load, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(indices_of).map(load, tf.data.AUTOTUNE)
+        spans = batches.map(_span_of(shard))
+        return shard.split(spans, self.num_examples, batch_size, weighted=True).prefetch(tf.data.AUTOTUNE)
 
-    def evaluation_batches(self, batch_size):
-        batches = tf.data.Dataset.from_tensor_slices((self.images, self.labels)).batch(batch_size)
-        return batches.map(
-            lambda images, labels: (tf.cast(images, tf.float32), tf.one_hot(labels, self.num_classes))
-        ).prefetch(tf.data.AUTOTUNE)
+    def evaluation_batches(self, batch_size, shard=_WHOLE):
+        batch_size = shard.evaluation_batch_size(self.num_examples, batch_size)
+        batches = tf.data.Dataset.from_tensor_slices((self.images, self.labels)).batch(batch_size).enumerate()
+        spans = batches.map(
+            lambda number, batch: (number, tf.cast(batch[0], tf.float32), tf.one_hot(batch[1], self.num_classes))
+        ).map(_span_of(shard))
+        return shard.split(spans, self.num_examples, batch_size, weighted=False).prefetch(tf.data.AUTOTUNE)
 
     def evaluation_image(self, encoded):
         height, width, channels = self.image_shape
@@ -121,12 +138,10 @@ class EncodedExamples:
     def image_shape(self) -> tuple[int, int, int]:
         return (self.image_size, self.image_size, 3)
 
-    def training_batches(self, batch_size, augmentation, seed, first_epoch, epochs):
+    def training_batches(self, batch_size, augmentation, seed, first_epoch, epochs, first_batch=0, shard=_WHOLE):
         apply_policy = policy(augmentation, seed)
 
-        def examples_of(epoch):
-            examples = self.read(epoch_seed(seed, epoch)).enumerate()
-
+        def spans_of(epoch):
             def decode(position, example):
                 encoded, label = example
                 if augmentation == "none":
@@ -134,14 +149,41 @@ class EncodedExamples:
                 crop_seed = item_seed(seed, epoch, position)
                 return random_crop_of_encoded(encoded, self.image_size, crop_seed), self._one_hot(label)
 
-            return examples.map(decode, tf.data.AUTOTUNE).batch(batch_size)
+            skipped = _skipped(epoch, first_epoch, first_batch)
+            return self._spans(self.read(epoch_seed(seed, epoch)), decode, batch_size, skipped, shard)
 
-        batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(examples_of)
-        return batches.map(apply_policy).prefetch(tf.data.AUTOTUNE)
+        spans = tf.data.Dataset.range(first_epoch, epochs).flat_map(spans_of)
+        spans = spans.map(lambda number, images, labels: (number, *apply_policy(images, labels)))
+        return shard.split(spans, self.num_examples, batch_size, weighted=True).prefetch(tf.data.AUTOTUNE)
 
-    def evaluation_batches(self, batch_size):
-        images = self.read(None).map(self._decode_centre, tf.data.AUTOTUNE)
-        return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    def evaluation_batches(self, batch_size, shard=_WHOLE):
+        batch_size = shard.evaluation_batch_size(self.num_examples, batch_size)
+        spans = self._spans(
+            self.read(None),
+            lambda position, example: self._decode_centre(*example),
+            batch_size,
+            tf.constant(0, tf.int64),
+            shard,
+        )
+        return shard.split(spans, self.num_examples, batch_size, weighted=False).prefetch(tf.data.AUTOTUNE)
+
+    def _spans(self, examples, decode, batch_size, skipped, shard):
+        """(number of the global batch, images, labels); only the worker's own part of each is decoded."""
+
+        def is_ours(position, example):
+            start = position // batch_size * batch_size
+            first, last = shard.span(tf.minimum(tf.cast(batch_size, tf.int64), self.num_examples - start))
+            return (start + first <= position) & (position < start + last)
+
+        examples = examples.enumerate().skip(skipped * batch_size)
+        if shard.count < shard.num_replicas:
+            examples = examples.filter(is_ours)
+        first, last = (
+            shard.bounds(batch_size, shard.first)[0],
+            shard.bounds(batch_size, shard.first + shard.count - 1)[1],
+        )
+        spans = examples.map(decode, tf.data.AUTOTUNE).batch(last - first).enumerate()
+        return spans.map(lambda number, span: (number + skipped, *span))
 
     def evaluation_image(self, encoded):
         return centre_of_encoded(encoded, self.image_size)
@@ -153,6 +195,21 @@ class EncodedExamples:
         in_range = (label >= 0) & (tf.cast(label, tf.int64) < self.num_classes)
         with tf.control_dependencies([tf.debugging.Assert(in_range, ["a label is outside the class range:", label])]):
             return tf.one_hot(label, self.num_classes)
+
+
+def _skipped(epoch, first_epoch, first_batch):
+    """Batches of an epoch that were done before."""
+    return tf.where(epoch == first_epoch, tf.constant(first_batch, tf.int64), tf.constant(0, tf.int64))
+
+
+def _span_of(shard):
+    """Cuts the worker's part out of a global batch."""
+
+    def cut(number, images, labels):
+        first, last = shard.span(tf.shape(labels)[0])
+        return number, images[first:last], labels[first:last]
+
+    return cut
 
 
 def read_files(paths: np.ndarray, labels: np.ndarray, seed: tf.Tensor | None) -> tf.data.Dataset:

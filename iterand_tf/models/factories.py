@@ -33,6 +33,7 @@ class SubnetFactory:
         head_sparsity: that of the classifier, or None for `sparsity`.
         seed: each layer's draws are a function of it and the layer's name.
         score_transform, weight_distribution, weight_scale, score_distribution, score_scale: as in `SubnetLayer`.
+        synchronized_batch_normalization: take its statistics over all replicas of a distribution strategy.
 
     >>> SubnetFactory(sparsity=0.6).dense(10, name="hidden").sparsity
     0.6
@@ -46,6 +47,7 @@ class SubnetFactory:
     score_distribution: str = "kaiming_uniform"
     score_scale: float = 1.0
     seed: int = 0
+    synchronized_batch_normalization: bool = False
 
     def conv2d(self, filters, kernel_size, *, name, **kwargs):
         return SubnetConv2D(filters, kernel_size, name=name, **self._arguments(), **_without_bias(kwargs))
@@ -58,10 +60,17 @@ class SubnetFactory:
         return SubnetDense(units, name=name, **self._arguments() | {"sparsity": sparsity}, **_without_bias(kwargs))
 
     def batch_normalization(self, name):
-        return keras.layers.BatchNormalization(**_BATCH_NORMALIZATION, center=False, scale=False, name=name)
+        return keras.layers.BatchNormalization(
+            **_BATCH_NORMALIZATION,
+            center=False,
+            scale=False,
+            synchronized=self.synchronized_batch_normalization,
+            name=name,
+        )
 
     def _arguments(self):
-        return {name: value for name, value in vars(self).items() if name != "head_sparsity"}
+        others = ("head_sparsity", "synchronized_batch_normalization")
+        return {name: value for name, value in vars(self).items() if name not in others}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +80,7 @@ class DenseFactory:
     Args:
         weight_distribution, weight_scale: the first kernels, as in `SubnetLayer`.
         seed: each kernel is a function of it and the layer's name.
+        synchronized_batch_normalization: take its statistics over all replicas of a distribution strategy.
 
     >>> DenseFactory().dense(10, name="head").units
     10
@@ -79,6 +89,7 @@ class DenseFactory:
     weight_distribution: str = "kaiming_uniform"
     weight_scale: float = 1.0
     seed: int = 0
+    synchronized_batch_normalization: bool = False
 
     def conv2d(self, filters, kernel_size, *, name, **kwargs):
         initializer = self._initializer(name)
@@ -91,7 +102,9 @@ class DenseFactory:
         return self.dense(units, name=name, **kwargs)
 
     def batch_normalization(self, name):
-        return keras.layers.BatchNormalization(**_BATCH_NORMALIZATION, name=name)
+        return keras.layers.BatchNormalization(
+            **_BATCH_NORMALIZATION, synchronized=self.synchronized_batch_normalization, name=name
+        )
 
     def _initializer(self, name):
         return SampledKernel(self.weight_distribution, self.weight_scale, seeds.fold(self.seed, name))

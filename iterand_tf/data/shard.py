@@ -1,0 +1,80 @@
+"""How a global batch is divided among the replicas of a distribution strategy.
+
+Replica r of R takes the examples from r * b // R to (r + 1) * b // R of a global batch of b, so that the same examples
+make up a batch on one device and on several, and sizes differ by one at most. A worker reads the examples of its own
+replicas only.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from iterand_tf.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A worker's part of each global batch.
+
+    Args:
+        num_replicas: of all workers.
+        first: number of the worker's first replica.
+        count: replicas of the worker.
+
+    >>> Shard(num_replicas=2).bounds(13, 1)
+    (6, 13)
+    """
+
+    num_replicas: int = 1
+    first: int = 0
+    count: int = 1
+
+    def bounds(self, size: tf.Tensor, replica: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """First and last (exclusive) example of a replica in a global batch of `size` examples."""
+        return replica * size // self.num_replicas, (replica + 1) * size // self.num_replicas
+
+    def span(self, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The same of all of the worker's replicas; at least one example."""
+        first, last = self.bounds(size, self.first)[0], self.bounds(size, self.first + self.count - 1)[1]
+        return first, tf.maximum(last, self.bounds(size, self.first + self.count - 1)[0] + 1)
+
+    def split(self, spans: tf.data.Dataset, num_examples: int, batch_size: int, weighted: bool) -> tf.data.Dataset:
+        """Divides (number of the batch, its images and labels in the worker's span) into a batch for each replica.
+
+        Where replicas have examples of unequal number, the mean of their mean losses is not the loss of the global
+        batch; `weighted` adds the sample weights that make it so. A replica that has none gets one of weight zero.
+        """
+        if self.num_replicas == 1:
+            return spans.map(lambda number, images, labels: (images, labels))
+
+        def pieces(number, images, labels):
+            size = tf.minimum(tf.cast(batch_size, tf.int64), num_examples - number * batch_size)
+            offset, _ = self.span(size)
+
+            def piece(replica):
+                first, last = self.bounds(size, replica)
+                part = slice(first - offset, tf.maximum(last, first + 1) - offset)
+                weight = tf.cast(self.num_replicas * (last - first) / size, tf.float32)
+                weights = tf.fill([tf.shape(labels[part])[0]], weight)
+                return (images[part], labels[part], weights) if weighted else (images[part], labels[part])
+
+            return tf.data.Dataset.range(self.first, self.first + self.count).map(piece)
+
+        return spans.flat_map(pieces)
+
+    def evaluation_batch_size(self, num_examples: int, batch_size: int) -> int:
+        """The largest batch size up to `batch_size` that leaves no replica without examples.
+
+        Raises:
+            UserError: if there is none.
+
+        >>> Shard(num_replicas=4).evaluation_batch_size(33, 16)
+        15
+        """
+        for size in range(batch_size, self.num_replicas - 1, -1):
+            if num_examples % size == 0 or num_examples % size >= self.num_replicas:
+                return size
+        raise UserError(
+            f"{num_examples} examples in batches of {batch_size} cannot be divided among {self.num_replicas} replicas; "
+            "use fewer, or more examples."
+        )

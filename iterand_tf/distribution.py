@@ -1,0 +1,134 @@
+"""Distribution strategies: which one a run uses, and how its workers agree."""
+
+import functools
+import json
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from iterand_tf.data.shard import Shard
+from iterand_tf.errors import UserError
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+_SLURM = "SLURM_STEP_NODELIST"
+
+
+def make_strategy(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy | None:
+    """The strategy of a run, or None for one device. Call it before anything else of TensorFlow.
+
+    Args:
+        name: one of `STRATEGIES`. `"auto"`: several workers where TF_CONFIG or Slurm names them, else all local GPUs or
+            virtual devices, else one device. `"multi_worker"` reads TF_CONFIG or, where that is not set, Slurm's
+            variables.
+        virtual_devices: split the CPU into so many devices, at least 2, and use them; 0 for none.
+
+    Raises:
+        UserError: if there are not several devices or workers, or TF_CONFIG is wrong.
+
+    >>> make_strategy("one_device") is None
+    True
+    """
+    if name == "one_device":
+        return None
+    workers = _check_tf_config() or (int(os.environ.get("SLURM_NTASKS", "1")) if _SLURM in os.environ else 0)
+    if name == "multi_worker" or (name == "auto" and workers > 1):
+        if not workers:
+            raise UserError(
+                "--strategy=multi_worker needs TF_CONFIG or Slurm; iterand_tf.local_workers starts some here."
+            )
+        return _multi_worker()
+    devices = tuple(f"CPU:{number}" for number in range(virtual_devices)) if virtual_devices else _gpus()
+    if virtual_devices:
+        _split_cpu(virtual_devices)
+    if len(devices) > 1:
+        return mirrored(devices)
+    if name == "mirrored":
+        raise UserError("--strategy=mirrored needs several GPUs; on a CPU add --virtual_devices=2 to try it.")
+    return None
+
+
+@functools.cache
+def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """One MirroredStrategy for a process: those of a CPU would share the keys of their collective operations."""
+    return tf.distribute.MirroredStrategy(list(devices))
+
+
+@functools.cache
+def _multi_worker():
+    resolver = None if "TF_CONFIG" in os.environ else tf.distribute.cluster_resolver.SlurmClusterResolver()
+    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+
+
+def _gpus():
+    return tuple(f"GPU:{number}" for number in range(len(tf.config.list_physical_devices("GPU"))))
+
+
+def _split_cpu(count):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    except RuntimeError:  # TensorFlow runs already
+        if len(tf.config.list_logical_devices("CPU")) < count:
+            raise
+
+
+def _check_tf_config() -> int:
+    """Number of workers in TF_CONFIG, 0 where it is not set."""
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        return 0
+    example = '{"cluster": {"worker": ["host1:port", "host2:port"]}, "task": {"type": "worker", "index": 0}}'
+    try:
+        config = json.loads(text)
+        workers, task = config["cluster"]["worker"], config["task"]
+        valid = task["type"] in ("worker", "chief") and 0 <= int(task["index"]) < len(workers)
+        valid = valid and all(":" in address for address in workers)
+    except (ValueError, KeyError, TypeError):
+        valid = False
+    if not valid or set(config["cluster"]) - {"worker", "chief"}:
+        raise UserError(f"TF_CONFIG={text} is wrong; it must look like {example}.")
+    return len(workers) + len(config["cluster"].get("chief", ()))
+
+
+def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
+    """Whether this process writes the run's files: the chief, or where there is none the first worker."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return True
+    resolver = strategy.cluster_resolver
+    if "chief" in resolver.cluster_spec().jobs:
+        return resolver.task_type == "chief"
+    return resolver.task_id == 0
+
+
+def num_replicas(strategy: tf.distribute.Strategy | None) -> int:
+    """Replicas of all workers."""
+    return 1 if strategy is None else strategy.num_replicas_in_sync
+
+
+def distribute(strategy: tf.distribute.Strategy | None, batches: Any) -> Any:
+    """The dataset to give to `fit`: `batches` is a function of the shard that is this worker's."""
+    if strategy is None:
+        return batches(Shard())
+
+    def of_worker(context):
+        count = context.num_replicas_in_sync // context.num_input_pipelines
+        return batches(Shard(context.num_replicas_in_sync, context.input_pipeline_id * count, count))
+
+    return strategy.distribute_datasets_from_function(of_worker)
+
+
+def any_worker(strategy: tf.distribute.Strategy | None, flag: bool) -> bool:
+    """Whether the flag is set on any worker; all workers must call it together."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return flag
+    return float(_summing(strategy)(tf.constant(float(flag)))) > 0
+
+
+@functools.cache
+def _summing(strategy):
+    @tf.function
+    def summing(value):
+        return strategy.reduce("SUM", strategy.run(lambda: value), axis=None)
+
+    return summing

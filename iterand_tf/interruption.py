@@ -1,0 +1,44 @@
+"""Signals that ask a run to stop: it saves its state between two steps and ends."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class InterruptedRunError(Exception):
+    """A signal has ended the run. Exit code: 128 and the signal's number."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class StopRequest:
+    """Remembers the first signal of the run; the second one ends the process at once."""
+
+    def __init__(self):
+        self.number: int | None = None
+
+    def handle(self, number, frame):
+        self.number = number
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        print(f"{signal.Signals(number).name}: saving after this step; once more ends at once", flush=True)
+
+
+@contextlib.contextmanager
+def deferred_signals() -> Iterator[StopRequest]:
+    """Within, SIGTERM and SIGINT set the request; outside the main thread, where no signal arrives, nothing changes."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request.handle) for number in SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

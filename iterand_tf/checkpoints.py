@@ -23,7 +23,7 @@ class Checkpoints:
 
     Args:
         directory: created when the first is saved.
-        max_to_keep: older files are removed.
+        max_to_keep: older files are removed, and what a process that was killed has left.
 
     >>> import tempfile
     >>> checkpoints = Checkpoints(pathlib.Path(tempfile.mkdtemp()), max_to_keep=1)
@@ -57,7 +57,7 @@ class Checkpoints:
             raise ModelDirError(
                 f"{path} could not be written ({error.strerror}); make room and continue with --resume."
             ) from error
-        for old in self.files()[self._max_to_keep :]:
+        for old in (*self.files()[self._max_to_keep :], *self._directory.glob(".step-*.tmp")):
             old.unlink()
 
     def newest(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:

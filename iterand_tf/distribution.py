@@ -35,7 +35,7 @@ def make_strategy(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy
     if name == "multi_worker" or (name == "auto" and workers > 1):
         if not workers:
             raise UserError(
-                "--strategy=multi_worker needs TF_CONFIG or Slurm; iterand_tf.local_workers starts some here."
+                "--strategy=multi_worker needs TF_CONFIG or Slurm; iterand_tf/local_workers.py starts some here."
             )
         return _multi_worker()
     devices = tuple(f"CPU:{number}" for number in range(virtual_devices)) if virtual_devices else _gpus()

@@ -1,10 +1,12 @@
 """The command line: trained, evaluated, resumed and exported end to end; every error is one sentence."""
 
 import csv
+import fcntl
 import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -14,6 +16,7 @@ import tensorflow as tf
 
 import main
 from iterand_tf.config import option_fields
+from iterand_tf.data import examples
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = ["--dataset=digits", "--model=conv2", "--width_factor=0.25", "--batch_size=64", "--epochs=2"]
@@ -135,37 +138,6 @@ def test_the_flags_file_makes_the_run_anew(run, tmp_path):
         assert again[name] == first[name]
 
 
-def test_an_interrupted_run_resumes_to_the_bits_of_the_uninterrupted_one(run, tmp_path):
-    root, _ = run
-    script = (
-        "import os, sys, keras\n"
-        f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "import main\n"
-        "from iterand_tf import epoch_callbacks\n"
-        "save = epoch_callbacks.SaveState.on_epoch_end\n"
-        "def save_and_die(self, epoch, logs=None):\n"
-        "    save(self, epoch, logs)\n"
-        "    os._exit(9)\n"
-        "epoch_callbacks.SaveState.on_epoch_end = save_and_die\n"
-        "main.main(sys.argv)\n"
-    )
-    arguments = [f"--flagfile={root}/model/flags.txt", "--export_dir=", f"--model_dir={tmp_path}/model"]
-    killed = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert killed.returncode == 9, killed.stderr
-    assert "after epoch 1" in done(*arguments, "--resume").stdout
-    whole, resumed = (
-        tf.train.load_checkpoint(str(directory / "model" / "checkpoints")) for directory in (root, tmp_path)
-    )
-    compared = 0
-    for name in whole.get_variable_to_shape_map():
-        if "seconds" not in name and "save_counter" not in name and "_CHECKPOINTABLE" not in name:
-            assert whole.get_tensor(name).tobytes() == resumed.get_tensor(name).tobytes(), name
-            compared += 1
-    assert compared > 10
-
-
 def test_no_epoch_exports_the_untrained_network(tmp_path):
     directories = [f"--model_dir={tmp_path}/model", f"--export_dir={tmp_path}/export"]
     assert main.main(["main.py", *SMALL, "--epochs=0", *directories]) == 0
@@ -180,7 +152,8 @@ def test_no_epoch_exports_the_untrained_network(tmp_path):
         ["--method=dense", "--learning_rate=0.01"],
         ["--method=edge_popup", "--score_transform=abs", "--weight_distribution=kaiming_uniform"],
         ["--optimizer=adamw", "--learning_rate=0.01", "--lr_schedule=multi_step", "--validation_split=0"],
-        ["--precision=mixed_bfloat16", "--augmentation=cutmix", "--steps_per_execution=4", "--warmup_epochs=1"],
+        ["--strategy=mirrored", "--virtual_devices=2", "--batch_size=63", "--max_train_examples=191"],
+        ["--precision=mixed_bfloat16", "--augmentation=cutmix", "--steps_per_execution=2", "--warmup_epochs=1"],
     ],
     ids=lambda flags: flags[0],
 )
@@ -222,6 +195,19 @@ BAD_INPUT = [
     (["--export_dir=/proc/export"], 4, "cannot be written"),
     (["--export_format=packed,zip"], 1, "--export_format must be one or several of packed,dense,tflite"),
     (["--export_format=dense", "--export_kernel_dtype=float16"], 1, "goes with --export_format=packed only"),
+    (["--strategy=mirrored"], 1, "needs several GPUs; on a CPU add --virtual_devices=2"),
+    (["--strategy=multi_worker"], 1, "needs TF_CONFIG or Slurm"),
+    (["--virtual_devices=2", "--jit_compile=true"], 1, "--jit_compile=true hangs on several devices"),
+    (["--virtual_devices=2", "--steps_per_execution=3"], 1, "--steps_per_execution above 1 fails on several devices"),
+    (["--virtual_devices=2", "--batch_size=1"], 1, "--batch_size=1 must be at least the number of devices, 2"),
+    (["--steps_per_execution=5"], 1, "--steps_per_execution=5 must divide the 11 steps of an epoch: one of 1, 11"),
+    (["--deterministic", "--augmentation=mixup"], 1, "--augmentation=mixup draws from keras_cv's own generators"),
+    (["--checkpoint_steps=-1"], 1, "--checkpoint_steps must be at least 0"),
+    (["--max_checkpoints=0"], 1, "--max_checkpoints must be at least 1"),
+    (["--seed=-1"], 1, "--seed must be at least 0"),
+    (["--learning_rate=nan"], 1, "--learning_rate must be above 0"),
+    (["--batch_size=0"], 1, "--batch_size must be at least 1"),
+    (["--mode=sing"], 1, "mode"),
     (["--tflite_int8"], 1, "--tflite_int8 goes with --export_format=tflite only"),
 ]
 
@@ -237,16 +223,115 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(flags, code, sentence, run
     assert not os.listdir(tmp_path)
 
 
-def test_a_broken_image_found_while_training_leaves_nothing(tmp_path, capsys):
+def folder(root):
+    """A folder dataset of 16x16 images, two of each class in each split."""
     for split in ("train", "test"):
         for name in ("cat", "dog"):
-            (tmp_path / split / name).mkdir(parents=True)
-            tf.io.write_file(str(tmp_path / split / name / "0.png"), tf.io.encode_png(np.zeros((20, 20, 3), np.uint8)))
-    (tmp_path / "train" / "dog" / "1.png").write_text("not an image")
-    flags = [f"--dataset=folder:{tmp_path}", "--image_size=16", "--validation_split=0", "--model=conv2"]
-    assert main.main(["main.py", *flags, "--epochs=1", f"--model_dir={tmp_path}/model"]) == 2
-    assert "cannot be read" in capsys.readouterr().err
+            (root / split / name).mkdir(parents=True)
+            for number in range(2):
+                image = tf.io.encode_png(np.full((16, 16, 3), 100 * number, np.uint8))
+                tf.io.write_file(str(root / split / name / f"{number}.png"), image)
+    return root
+
+
+def png(height, width):
+    return tf.io.encode_png(np.zeros((height, width, 3), np.uint8)).numpy()
+
+
+# path below a good folder dataset, its contents or None to remove it, more flags, exit code, a part of the sentence
+BAD_FOLDERS = [
+    ("train/cat/2.png", b"not an image", [], 2, "2.png cannot be decoded as an image; remove or replace it"),
+    ("train/cat/2.png", png(16, 16)[:40], [], 2, "2.png cannot be decoded as an image"),
+    ("train/cat/2.png", b"", [], 2, "2.png cannot be decoded as an image"),
+    ("train/cat/2.png", png(16, 20), [], 2, "2.png has 16x20 pixels, others 16x16; give --image_size to resize all"),
+    ("test/cat/2.png", png(20, 16), [], 2, "2.png has 20x16 pixels, others 16x16"),
+    ("test/cow/0.png", png(16, 16), [], 2, "cow is a class that the train folder does not have; remove or add it"),
+    ("train", None, [], 2, "one is missing"),
+    ("test", None, [], 2, "one is missing"),
+    ("train/cat/2.png", b"not an image", ["--image_size=16"], 2, "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "contents", "flags", "code", "sentence"), BAD_FOLDERS, ids=lambda value: str(value)[:40]
+)
+def test_a_bad_folder_is_one_sentence_and_leaves_nothing(path, contents, flags, code, sentence, tmp_path, capsys):
+    bad = folder(tmp_path / "images") / path
+    if contents is None:
+        shutil.rmtree(bad)
+    else:
+        bad.parent.mkdir(exist_ok=True)
+        bad.write_bytes(contents)
+    directories = [f"--dataset=folder:{tmp_path}/images", f"--model_dir={tmp_path}/model"]
+    assert main.main(["main.py", *directories, "--validation_split=0", "--epochs=1", *flags]) == code
+    assert sentence in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+# TF_CONFIG, a part of the sentence
+BAD_CLUSTERS = [
+    ("{", "TF_CONFIG={ is wrong; it must look like"),
+    ("[]", "is wrong"),
+    ('{"cluster": {"worker": ["a:1"]}}', "is wrong"),
+    ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}', "is wrong"),
+    ('{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}', "is wrong"),
+    ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}', "is wrong"),
+]
+
+
+@pytest.mark.parametrize(("cluster", "sentence"), BAD_CLUSTERS)
+def test_a_bad_cluster_is_one_sentence(cluster, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    assert main.main(["main.py", "--strategy=multi_worker", f"--model_dir={tmp_path}/model"]) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint_before(run, tmp_path, capsys, monkeypatch):
+    shutil.copytree(run[0] / "model", tmp_path / "model")
+    (tmp_path / "model" / "flags.txt").write_text(
+        (run[0] / "model" / "flags.txt")
+        .read_text()
+        .replace("--epochs=2", "--epochs=3")
+        .replace("--deterministic=True\n", "")
+    )
+    before = {path.name: path.read_bytes() for path in (tmp_path / "model" / "checkpoints").iterdir()}
+    crop = examples.ArrayExamples.training_batches
+
+    def poisoned(*arguments):
+        return crop(*arguments).map(lambda images, labels: (images * np.nan, labels))
+
+    monkeypatch.setattr(examples.ArrayExamples, "training_batches", poisoned)
+    arguments = [f"--flagfile={tmp_path}/model/flags.txt", f"--model_dir={tmp_path}/model", "--resume"]
+    assert main.main(["main.py", *arguments]) == 5
+    assert "the loss is nan after step 43; train anew with a lower --learning_rate" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model" / "checkpoints").iterdir()} == before
+
+
+def test_a_second_run_in_a_directory_refuses(run, capsys):
+    model_dir = run[0] / "model"
+    arguments = ["main.py", f"--flagfile={model_dir}/flags.txt", f"--model_dir={model_dir}", "--resume"]
+    descriptor = os.open(model_dir, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        assert main.main(arguments) == 3
+    finally:
+        os.close(descriptor)
+    assert "is in use by another run; give another directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_between_two_steps(number, code, tmp_path):
+    arguments = [*SMALL, "--epochs=500", f"--model_dir={tmp_path}/model", "--deterministic"]
+    process = subprocess.Popen([sys.executable, str(ROOT / "main.py"), *arguments], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 2/"):
+            process.send_signal(number)
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    (checkpoint, *_) = sorted((tmp_path / "model" / "checkpoints").glob("*.npz"), reverse=True)
+    assert int(checkpoint.stem[len("step-") :]) >= 2 * 21
 
 
 def test_a_damaged_best_model_is_one_sentence(run, tmp_path, capsys):

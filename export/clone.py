@@ -31,4 +31,6 @@ def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.
     copied = keras.models.clone_model(model, clone_function=copy_of, recursive=True)
     for layer, copy in copies:
         copy.set_weights(layer.get_weights())
+        if hasattr(copy, "finalize_state"):  # computes what a preprocessing layer uses
+            copy.finalize_state()
     return copied

@@ -19,7 +19,7 @@ import tensorflow as tf
 from export import served_outputs, serving_extras, tflite
 from export.bake import can_bake
 from export.entropy import kernel_entropy_bits
-from export.network import Network
+from export.network import Network, inference_arguments
 from export.pack import PackedKernel, encode
 from export.saved_model import write_saved_model
 from iterand_tf.data.augmentation import whole_of_encoded
@@ -27,6 +27,7 @@ from iterand_tf.errors import ExportError
 from iterand_tf.files import check_writable
 
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit
+INT8_TOLERANCE = 0.25  # the same after quantization: to find what is broken, not to vouch for accuracy
 FORMATS = ("packed", "dense", "tflite")
 _SAMPLE_SIZE = 8
 _UNKNOWN_SIZE = 32  # of a dimension that the model leaves open
@@ -75,21 +76,6 @@ def check_export_dir(export_dir: str | os.PathLike) -> pathlib.Path:
     except OSError as error:
         raise ExportError(f"--export_dir={path} cannot be written ({error.strerror}); give another.") from error
     return path
-
-
-def parse_formats(formats: str) -> tuple[str, ...]:
-    """The names in a comma-separated list.
-
-    Raises:
-        ValueError: if one is not in `FORMATS` or stands there twice.
-
-    >>> parse_formats("packed,tflite")
-    ('packed', 'tflite')
-    """
-    names = tuple(formats.split(","))
-    if len(set(names)) < len(names) or not set(names) <= set(FORMATS):
-        raise ValueError(f"export_format must be one or several of {', '.join(FORMATS)}. Received: {formats}")
-    return names
 
 
 def export_saved_model(
@@ -143,7 +129,7 @@ def export_formats(
         kernel_dtype: type of the values of packed kernels with many distinct ones, a key of `export.pack.DTYPES`.
             Other than float32, the logits are compared with those of the rounded kernels.
         tflite_int8: quantize the TensorFlow Lite file to integers throughout, calibrated on `sample`, which must be
-            given, in 0-255. Its logits are not held to the tolerance.
+            given. Its logits may differ by a quarter of the largest.
         decode: the evaluation preprocessing: function of one encoded image, a scalar string, to one input. None
             resizes the whole image, pixels in 0-255, if the input has 1 or 3 channels.
         labels: class names, written to assets/labels.txt of a SavedModel.
@@ -160,33 +146,30 @@ def export_formats(
     >>> [result.path.parent.name for result in results.values()]
     ['packed', 'dense']
     """
-    formats = parse_formats(",".join(formats))
-    if tflite_int8 and sample is None:
-        raise ValueError("tflite_int8 needs a sample to calibrate on")
+    if not formats or len(set(formats)) < len(formats) or not set(formats) <= set(FORMATS):
+        raise ValueError(f"export_format must be one or several of {', '.join(FORMATS)}. Received: {formats=}")
+    if tflite_int8 and (sample is None or "tflite" not in formats):
+        raise ValueError("tflite_int8 goes with the format tflite, and needs a sample to calibrate on")
     directory = check_export_dir(export_dir)
     targets = _targets(directory, formats, version)
     sample = _check_sample(model, sample)
     with tf.device("CPU:0"):  # where the fresh process computes, too
         trained = _logits_of(model, sample)
         network = Network.of(model)
-        expected = trained
-        if kernel_dtype != "float32":
+        rounded = network.rounded(kernel_dtype)
+        if rounded is not network:
             _compare(network.own_logits(sample), trained)
-            network = network.rounded(kernel_dtype)
-            expected = network.own_logits(sample)
-    shape = model.input_shape if can_bake(model) else (None, *sample.shape[1:])
-    packed = [encode(kernel.values, kernel_dtype) for kernel in network.kernels]
-    artifact = _Artifact(network, packed, shape, decode or _whole_image(shape), labels, flags, sample, tflite_int8)
-    weights, entropy = artifact.num_weights, sum(artifact.entropies)
-    results = {}
-    with _written_whole(directory, targets) as temporary:
-        for name, path in temporary.items():
-            kernel_bytes = artifact.write(name, path)
-            served = _served_logits(path, sample)
-            if not (name == "tflite" and tflite_int8):
-                _compare(served, expected)
-            difference = float(np.max(np.abs(served - trained)))
-            results[name] = ExportResult(targets[name], weights, kernel_bytes, entropy, difference)
+        shape = (None, *(model.inputs[0].shape[1:] if can_bake(model) else sample.shape[1:]))
+        artifact = _Artifact(network, rounded, kernel_dtype, shape, decode, labels, flags, sample, tflite_int8)
+        results = {}
+        with _written_whole(directory, targets) as temporary:
+            for name, path in temporary.items():
+                kernel_bytes = artifact.write(name, path)
+                served = _served_logits(path, sample, artifact.encoded_image)
+                artifact.compare(name, served, trained)
+                difference = float(np.max(np.abs(served["images"] - trained)))
+                weights, entropy = artifact.num_weights, sum(artifact.entropies)
+                results[name] = ExportResult(targets[name], weights, kernel_bytes, entropy, difference)
     return results
 
 
@@ -195,13 +178,29 @@ class _Artifact:
     """What is written, whatever the format."""
 
     network: Network
-    packed: list[PackedKernel]
+    rounded: Network  # the same for the packed format
+    kernel_dtype: str
     input_shape: tuple[int | None, ...]
-    decode: Callable[[tf.Tensor], tf.Tensor] | None
+    given_decode: Callable[[tf.Tensor], tf.Tensor] | None
     labels: Sequence[str]
     flags: str
     sample: np.ndarray
     tflite_int8: bool
+
+    @property
+    def decode(self) -> Callable[[tf.Tensor], tf.Tensor] | None:
+        return self.given_decode or _whole_image(self.input_shape)
+
+    @functools.cached_property
+    def packed(self) -> list[PackedKernel]:
+        return [encode(kernel.values, self.kernel_dtype) for kernel in self.rounded.kernels]
+
+    @functools.cached_property
+    def encoded_image(self) -> bytes:
+        """A PNG of noise, to try `serve_jpeg` with."""
+        channels = self.input_shape[-1] if self.input_shape[-1] in (1, 3) else 3
+        noise = np.random.default_rng(0).integers(0, 256, (40, 30, channels), np.uint8)
+        return tf.io.encode_png(noise).numpy()
 
     @property
     def num_weights(self) -> int:
@@ -212,7 +211,7 @@ class _Artifact:
         """Bits of information in each kernel."""
         return [
             kernel_entropy_bits(kernel.values, packed.values.itemsize)
-            for kernel, packed in zip(self.network.kernels, self.packed, strict=True)
+            for kernel, packed in zip(self.rounded.kernels, self.packed, strict=True)
         ]
 
     def write(self, name: str, path: pathlib.Path) -> int:
@@ -222,8 +221,8 @@ class _Artifact:
                 write_saved_model(self.network, pathlib.Path(dense), self.input_shape)
                 tflite.write_tflite(pathlib.Path(dense), path, self.sample if self.tflite_int8 else None)
         else:
-            packed = self.packed if name == "packed" else None
-            write_saved_model(self.network, path, self.input_shape, packed, self.decode, self.labels)
+            network, packed = (self.rounded, self.packed) if name == "packed" else (self.network, None)
+            write_saved_model(network, path, self.input_shape, packed, self.decode, self.labels)
         value_bytes = 1 if name == "tflite" and self.tflite_int8 else 4
         records = [
             {
@@ -241,6 +240,16 @@ class _Artifact:
         if name != "tflite":
             serving_extras.write_warmup(path, (1, *self.sample.shape[1:]))
         return sum(record["stored_bytes"] for record in records)
+
+    def compare(self, name: str, served: dict[str, np.ndarray], trained: np.ndarray) -> None:
+        """Raises ExportError when what is served differs from the trained model, or from the rounded one."""
+        if name == "tflite" and self.tflite_int8:
+            _compare(served["images"], trained, INT8_TOLERANCE)
+            return
+        network = self.rounded if name == "packed" else self.network
+        _compare(served["images"], trained if network is self.network else network.own_logits(self.sample))
+        if "encoded" in served and self.decode is not None:
+            _compare(served["encoded"], network.own_logits(self.decode(self.encoded_image)[tf.newaxis]))
 
 
 def _check_version(version):
@@ -269,16 +278,16 @@ def _next_version(directory):
 def _check_sample(model, sample):
     """The batch to compare on: `sample` if it fits the model's input, or a random one."""
     if not can_bake(model):
-        if not model.built or sample is None:
+        if not model.built or sample is None or not len(sample):
             raise ValueError(
                 f"a subclassed model must be called once before, and needs a sample. Received: model={model.name}"
             )
         return np.asarray(sample, np.float32)
     if not model.built:
         raise ValueError(f"call the model on an input, or give it a keras.Input, first. Received: model={model.name}")
-    if not isinstance(model, keras.Sequential) and not keras.utils.is_keras_tensor(model.input):
+    if len(model.inputs) != 1:
         raise ValueError(f"export takes a model with one input and one output. Received: inputs={model.inputs}")
-    shape = model.input_shape[1:]
+    shape = model.inputs[0].shape[1:]
     if sample is None:
         known = [size or _UNKNOWN_SIZE for size in shape]
         return np.random.default_rng(0).standard_normal((_SAMPLE_SIZE, *known)).astype(np.float32)
@@ -293,7 +302,7 @@ def _check_sample(model, sample):
 
 def _logits_of(model, sample):
     """The model's float32 answers, if it is a classifier that ends in logits."""
-    outputs = model(sample, training=False)
+    outputs = model(sample, **inference_arguments(model))
     if not hasattr(outputs, "shape") or len(outputs.shape) != 2:
         raise ValueError("export takes a model with one input and one output of logits, shape (batch, classes).")
     outputs = np.asarray(outputs, np.float32)
@@ -319,6 +328,9 @@ def _whole_image(input_shape):
 def _written_whole(directory: pathlib.Path, targets: dict[str, pathlib.Path]) -> Iterator[dict[str, pathlib.Path]]:
     """Temporary directories to write, renamed to their targets at the end; removed after an error."""
     temporary = directory / f".{next(iter(targets.values())).name}.{os.getpid()}.tmp"
+    missing = [
+        path for path in (*{target.parent for target in targets.values()}, *directory.parents) if not path.exists()
+    ]
     renamed = []
     try:
         temporary.mkdir(parents=True, exist_ok=True)
@@ -328,21 +340,27 @@ def _written_whole(directory: pathlib.Path, targets: dict[str, pathlib.Path]) ->
             target.parent.mkdir(exist_ok=True)
             paths[name].rename(target)
             renamed.append(target)
-    except OSError as error:
-        for target in renamed:
-            shutil.rmtree(target, ignore_errors=True)
-        raise ExportError(f"{directory} could not be written: {error}.") from error
+    except BaseException as error:
+        for path in (*renamed, temporary):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in sorted(missing, key=lambda path: len(path.parts), reverse=True):
+            with contextlib.suppress(OSError):  # not empty
+                path.rmdir()
+        if isinstance(error, OSError | tf.errors.OpError):
+            raise ExportError(f"{directory} could not be written: {error}.") from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _served_logits(path, sample):
+def _served_logits(path, sample, encoded):
     """What a fresh process gets from the written directory."""
     with tempfile.TemporaryDirectory() as directory:
-        images, logits = pathlib.Path(directory, "images.npy"), pathlib.Path(directory, "logits.npy")
+        images, image, logits = (pathlib.Path(directory, name) for name in ("images.npy", "image.png", "logits.npz"))
         np.save(images, sample)
+        image.write_bytes(encoded)
         result = subprocess.run(
-            [sys.executable, "-I", served_outputs.__file__, str(path), str(images), str(logits)],
+            [sys.executable, "-P", served_outputs.__file__, *map(str, (path, images, image, logits))],
             env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},  # this process may hold all of their memory
             capture_output=True,
             text=True,
@@ -351,11 +369,12 @@ def _served_logits(path, sample):
         if result.returncode:
             reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
             raise ExportError(f"what was written does not load in a fresh process ({reason}); not exported.")
-        return np.load(logits)
+        with np.load(logits) as archive:
+            return dict(archive)
 
 
-def _compare(served, expected):
+def _compare(served, expected, tolerance=TOLERANCE):
     """Raises ExportError when logits differ by too much."""
     difference = float(np.max(np.abs(served - expected)))
-    if not difference <= TOLERANCE * float(np.max(np.abs(expected))):
+    if not difference <= tolerance * float(np.max(np.abs(expected))):
         raise ExportError(f"the reloaded logits differ from the trained model's by up to {difference:g}; not exported.")

@@ -1,5 +1,6 @@
 """Folds BatchNormalization into the layer before it: y = scale * kernel(x) + shift, one scale and shift a channel."""
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Iterator
@@ -33,17 +34,17 @@ class Folded(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.built = True
+        self.built = self.supports_masking = True
 
     def call(self, inputs, mask=None):
         return inputs
 
 
 def fold_batch_normalization(model: keras.Model) -> FoldedModel:
-    """Folds each BatchNormalization that alone reads a float32 convolution or Dense layer without activation.
+    """Folds each BatchNormalization that alone reads a float32 Conv1D to Conv3D or Dense layer without activation.
 
     The folded model computes the same outputs up to rounding. A BatchNormalization elsewhere, for instance before the
-    convolution, stays.
+    convolution or after a depthwise one, stays.
 
     Args:
         model: a built functional or Sequential model of stock layers; it is not changed.
@@ -77,13 +78,21 @@ def fold_batch_normalization(model: keras.Model) -> FoldedModel:
 
 def _pairs(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:
     """(layer, the BatchNormalization to fold into it) of a model and the models in it."""
-    layers = {layer.name: layer for layer in model.layers}
-    for name, reader in _only_readers(model):
-        if name in layers and reader in layers and _fits(layers[name], layers[reader]):
-            yield layers[name], layers[reader]
+    models = list(_models(model))
+    uses = collections.Counter(id(layer) for each in models for layer in each.layers)
+    for each in models:
+        layers = {layer.name: layer for layer in each.layers if uses[id(layer)] == 1}
+        for name, reader in _only_readers(each):
+            if name in layers and reader in layers and _fits(layers[name], layers[reader]):
+                yield layers[name], layers[reader]
+
+
+def _models(model):
+    """The model and the models in it, as often as they stand there."""
+    yield model
     for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _pairs(layer)
+        if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):
+            yield from _models(layer)
 
 
 def _only_readers(model):
@@ -130,11 +139,12 @@ def _output_names(node: Any) -> Iterator[str]:
 
 
 def _fits(layer, normalization):
-    last_axis = len(normalization.input.shape) - 1 if isinstance(normalization, keras.layers.BatchNormalization) else 0
+    if type(layer) not in _FOLDABLE or type(normalization) is not keras.layers.BatchNormalization:
+        return False
     return (
-        type(layer) in _FOLDABLE
-        and type(normalization) is keras.layers.BatchNormalization
-        and normalization.axis in (-1, last_axis)
+        normalization.axis in (-1, len(normalization.get_build_config()["input_shape"]) - 1)
+        and not layer.lora_enabled
+        and layer.quantization_mode is None
         and getattr(layer, "data_format", "channels_last") == "channels_last"
         and layer.activation is keras.activations.linear
         and layer.compute_dtype == normalization.compute_dtype == "float32"

@@ -77,6 +77,9 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except (KeyError, tf.errors.OpError) as error:
+        print(f"error: {arguments[0]} is damaged ({type(error).__name__}); export it anew", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import inspect
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from export.fold import fold_batch_normalization
 from export.pack import round_values
 from iterand_tf import subnet_layers
 
+_KERNEL_DTYPES = ("float32", "bfloat16", "float16")  # those that float32 holds
 _EFFECTIVE_KERNEL = "effective_kernel"  # the method of SubnetLayer
 
 
@@ -48,7 +50,7 @@ class Network:
 
     Args:
         model: its Subnet layers, if any are left, take their kernels as they are given.
-        kernels: of the Dense, convolution and Subnet layers, float32.
+        kernels: of the Dense, convolution and Subnet layers.
     """
 
     model: keras.Model
@@ -58,24 +60,35 @@ class Network:
     def of(cls, model: keras.Model, fold: bool = True) -> Self:
         """The network of a trained model, which is not changed.
 
-        A functional or Sequential model is baked and its BatchNormalization folded; in any other the Subnet layers
-        stay and are given masked kernels.
+        A functional or Sequential model is baked and its BatchNormalization folded; in one that cannot be cloned the
+        Subnet layers stay and are given masked kernels.
+
+        Raises:
+            ValueError: if a Subnet layer's kernel is float64.
         """
-        if not can_bake(model):
-            masked = {id(layer.kernel): np.asarray(layer.baked_kernel()) for layer in subnet_layers(model)}
-            return cls(model, tuple(Kernel(v, masked.get(id(v), np.asarray(v))) for v in _kernels_of(model)))
-        baked = bake(model)
+        wide = [layer.name for layer in subnet_layers(model) if layer.kernel.dtype not in _KERNEL_DTYPES]
+        if wide:
+            raise ValueError(f"export takes kernels of {', '.join(_KERNEL_DTYPES)}. Received: layers={wide}")
+        try:
+            baked = bake(model) if can_bake(model) else None
+        except (TypeError, ValueError, NotImplementedError):  # a layer that its configuration does not make again
+            baked = None
+        if baked is None:
+            masked = {id(layer.kernel): _float32(layer.baked_kernel()) for layer in subnet_layers(model)}
+            return cls(model, tuple(Kernel(v, masked.get(id(v), _float32(v))) for v in _kernels_of(model)))
         if not fold:
-            return cls(baked, tuple(Kernel(variable, np.asarray(variable)) for variable in _kernels_of(baked)))
+            return cls(baked, tuple(Kernel(variable, _float32(variable)) for variable in _kernels_of(baked)))
         folded = fold_batch_normalization(baked)
         kernels = (
-            Kernel(v, folded.kernels.get(id(v), np.asarray(v)), folded.scales.get(id(v)))
+            Kernel(v, folded.kernels.get(id(v), _float32(v)), folded.scales.get(id(v)))
             for v in _kernels_of(folded.model)
         )
         return cls(folded.model, tuple(kernels))
 
     def rounded(self, dtype: str) -> Self:
-        """The network with the values of its kernels rounded, see `export.pack.round_values`."""
+        """The network with the values of its kernels rounded, see `export.pack.round_values`; itself for float32."""
+        if dtype == "float32":
+            return self
         kernels = (dataclasses.replace(kernel, values=round_values(kernel.values, dtype)) for kernel in self.kernels)
         return dataclasses.replace(self, kernels=tuple(kernels))
 
@@ -99,13 +112,15 @@ class Network:
 
         def tensor(variable):
             if id(variable) in given:
-                return keras.ops.convert_to_tensor(given[id(variable)])
+                return keras.ops.cast(given[id(variable)], variable.dtype)
             return keras.ops.zeros(variable.shape, variable.dtype)  # scores, which nothing reads
 
         groups = (self.model.trainable_variables, self.model.non_trainable_variables)
         with _kernels_as_given(self.model):
             outputs, _ = self.model.stateless_call(
-                *([tensor(variable) for variable in group] for group in groups), image, training=False
+                *([tensor(variable) for variable in group] for group in groups),
+                image,
+                **inference_arguments(self.model),
             )
         return keras.ops.cast(outputs, "float32")
 
@@ -115,9 +130,20 @@ class Network:
         return np.asarray(self.logits(image, [kernel.served for kernel in self.kernels], values))
 
 
+def inference_arguments(model: keras.Model) -> dict[str, bool]:
+    """`training=False` for a model whose `call` takes it."""
+    parameters = inspect.signature(model.call).parameters.values()
+    takes = any(each.name == "training" or each.kind is each.VAR_KEYWORD for each in parameters)
+    return {"training": False} if takes else {}
+
+
 def _kernels_of(model):
     variables = [*model.trainable_variables, *model.non_trainable_variables]
-    return [variable for variable in variables if variable.name == "kernel" and variable.dtype == "float32"]
+    return [variable for variable in variables if variable.name == "kernel" and variable.dtype in _KERNEL_DTYPES]
+
+
+def _float32(values):
+    return np.asarray(values).astype(np.float32)
 
 
 @contextlib.contextmanager

@@ -1,26 +1,32 @@
 """Answers of an exported directory, in a process of its own that knows nothing of this project.
 
-    python -I served_outputs.py EXPORT_DIR/VERSION IMAGES.npy LOGITS.npy
+    python -P served_outputs.py EXPORT_DIR/VERSION IMAGES.npy ENCODED LOGITS.npz
 
-Warm-up requests in assets.extra are run too: a broken one would stop TensorFlow Serving's load.
+ENCODED is a file with one encoded image, for a SavedModel's `serve_jpeg`. Warm-up requests in assets.extra are run too:
+a broken one would stop TensorFlow Serving's load.
 """
 
 import os
 import pathlib
 import sys
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
 
-def served_logits(path: str | os.PathLike, images: np.ndarray) -> np.ndarray:
-    """Float32 logits of a batch, from the version directory of a SavedModel or of a TensorFlow Lite file."""
+def served_logits(path: str | os.PathLike, images: np.ndarray, encoded: bytes) -> dict[str, np.ndarray]:
+    """Float32 logits of a batch, and of an encoded image, from the directory of a version.
+
+    Returns:
+        `images`, and, if it is a SavedModel with the signature `serve_jpeg`, `encoded`.
+    """
     lite = pathlib.Path(path, "model.tflite")
-    return _lite_logits(lite, images) if lite.exists() else _saved_model_logits(path, images)
+    return {"images": _lite_logits(lite, images)} if lite.exists() else _saved_model_logits(path, images, encoded)
 
 
-def _saved_model_logits(path, images):
+def _saved_model_logits(path, images, encoded):
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
@@ -32,21 +38,29 @@ def _saved_model_logits(path, images):
             request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
             inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
             loaded.signatures[request.model_spec.signature_name](**inputs)
-    return loaded.signatures["serving_default"](image=tf.constant(images))["logits"].numpy()
+    results = {"images": loaded.signatures["serving_default"](image=tf.constant(images))["logits"].numpy()}
+    if "serve_jpeg" in loaded.signatures:
+        outputs = loaded.signatures["serve_jpeg"](image_bytes=tf.constant([encoded]))
+        results["encoded"] = outputs["logits"].numpy()
+    return results
 
 
 def _lite_logits(file, images):
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert import interpreter as lite
     except ImportError:
-        from tensorflow.lite import Interpreter
-    signature = Interpreter(model_path=str(file)).get_signature_runner("serving_default")
-    if signature.get_input_details()["image"]["dtype"] == np.uint8:
-        images = np.clip(np.round(images), 0, 255).astype(np.uint8)
+        from tensorflow import lite
+    signature = lite.Interpreter(model_path=str(file)).get_signature_runner("serving_default")
+    details = signature.get_input_details()["image"]
+    if details["dtype"] == np.uint8:
+        scale, zero_point = details["quantization"]
+        images = np.clip(np.round(images / scale) + zero_point, 0, 255).astype(np.uint8)
     logits = signature(image=images)["logits"]
     scale, zero_point = signature.get_output_details()["logits"]["quantization"]
     return ((logits.astype(np.float32) - zero_point) * scale if scale else logits).astype(np.float32)
 
 
 if __name__ == "__main__":
-    np.save(sys.argv[3], served_logits(sys.argv[1], np.load(sys.argv[2])))
+    _path, _images, _encoded, _logits = sys.argv[1:]
+    results: dict[str, Any] = {**served_logits(_path, np.load(_images), pathlib.Path(_encoded).read_bytes())}
+    np.savez(_logits, **results)

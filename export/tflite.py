@@ -18,9 +18,9 @@ def write_tflite(dense: pathlib.Path, path: pathlib.Path, calibration: np.ndarra
     Args:
         dense: directory of the SavedModel.
         path: the directory to write; created if need be.
-        calibration: a batch of inputs in 0-255 that represents what will be served: weights, activations and outputs
-            become int8 and inputs uint8, with ranges taken from it. None for float32. Kernels are quantized by output
-            channel, so that ternary ones lose nothing.
+        calibration: a batch of inputs that represents what will be served: weights, activations and outputs become
+            int8 and inputs uint8, with ranges taken from it; pixels that span 0-255 so stay what they are. None for
+            float32. Kernels are quantized by output channel, so that ternary ones lose nothing.
 
     Raises:
         ExportError: if TensorFlow Lite has no operation for a part of the network.

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from export.pack import MOST_SYMBOLS, PackedKernel, symbols_per_byte
+from export.pack import PackedKernel, symbols_per_byte
 from export.unsaved_variable import unsaved_variable
 
 _BUCKETS = 2**62
+
+_SHARE_A_BYTE = 16  # the largest base of which two symbols fit a byte
 
 
 class PackedKernels(tf.saved_model.experimental.TrackableResource):
@@ -23,7 +25,7 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
         packed: the kernels.
         names: of their variables.
         scales: of their output channels (last axis), float32, by which the unpacked kernels are multiplied; or None.
-        constants: float32 tensors of any shape that the network uses beside the kernels.
+        constants: tensors of any type and shape that the network uses beside the kernels.
     """
 
     def __init__(
@@ -56,9 +58,12 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
     def _fingerprints(self, parts):
         """Checksums of each packed kernel's codes and values, and of all constants together."""
         constants = [*self._constants, *(scale for scale in self._scales if scale is not None)]
-        flat = [constant if len(constant.shape) == 1 else tf.reshape(constant, [-1]) for constant in constants]
-        whole = tf.io.serialize_tensor(tf.concat([tf.zeros(1), *flat], axis=0))
-        return tf.strings.to_hash_bucket_fast(tf.stack([*parts, whole]), 2**62)
+        by_type: dict[tf.DType, list[tf.Tensor]] = {}
+        for constant in constants:
+            flat = constant if len(constant.shape) == 1 else tf.reshape(constant, [-1])
+            by_type.setdefault(constant.dtype, []).append(flat)
+        wholes = [tf.io.serialize_tensor(tf.concat(flat, axis=0)) for flat in by_type.values()]
+        return tf.strings.to_hash_bucket_fast(tf.stack([*parts, *wholes]), 2**62)
 
 
 def _parts(packed):
@@ -100,7 +105,7 @@ def _unpacker(coding, dtype, scaled):
 
 def _of_symbols(codes, table):
     base = tf.size(table)
-    per_byte = tf.gather([0, *map(symbols_per_byte, range(1, MOST_SYMBOLS + 1))], base)
+    per_byte = tf.gather([0, *map(symbols_per_byte, range(1, _SHARE_A_BYTE + 2))], tf.minimum(base, _SHARE_A_BYTE + 1))
     digits = tf.range(256)[:, tf.newaxis] // base ** tf.range(per_byte)[tf.newaxis] % base
     return tf.reshape(tf.gather(tf.gather(table, digits), tf.cast(_bytes(codes), tf.int32)), [-1])
 

@@ -31,9 +31,8 @@ class Subclassed(keras.Model):
         self.dropout = keras.layers.Dropout(0.5)
         self.head = iterand_tf.SubnetDense(3, seed=2, name="head")
 
-    def call(self, inputs, training=None):
-        x = self.dropout(self.stock(self.flatten(self.block(inputs, training=training))), training=training)
-        return self.head(x)
+    def call(self, inputs):
+        return self.head(self.dropout(self.stock(self.flatten(self.block(inputs)))))
 
 
 def subclassed():
@@ -43,21 +42,50 @@ def subclassed():
     return model
 
 
+def with_layers_that_cannot_be_cloned():
+    steps = keras.Input((6, 4))
+    normalization = keras.layers.Normalization()
+    normalization.adapt(IMAGES * 3 + 1)
+    x = keras.layers.Lambda(lambda x: x * 2)(iterand_tf.SubnetDense(7, seed=1)(normalization(steps)))
+    return keras.Model([steps], iterand_tf.SubnetDense(3, seed=2)(keras.layers.Flatten()(x)))
+
+
+def adapted():
+    normalization = keras.layers.Normalization()
+    normalization.adapt(IMAGES * 3 + 1)
+    return keras.Sequential(
+        [keras.Input((6, 4)), normalization, keras.layers.Flatten(), iterand_tf.SubnetDense(3, seed=2)]
+    )
+
+
+def half_precision():
+    layers = [iterand_tf.SubnetDense(40, seed=1, dtype="bfloat16"), keras.layers.Flatten()]
+    return keras.Sequential([keras.Input((6, 4)), *layers, iterand_tf.SubnetDense(3, seed=2, dtype="bfloat16")])
+
+
 def wrapped():
     inner = iterand_tf.SubnetDense(7, sparsity=0.6, seed=1, name="inner")
     layers = [keras.layers.TimeDistributed(inner), Block(), keras.layers.Flatten(), iterand_tf.SubnetDense(3, seed=2)]
     return keras.Sequential([keras.Input((6, 4)), *layers])
 
 
-@pytest.mark.parametrize("build", [subclassed, wrapped])
+STOCK = {subclassed: 6 * 7 * 6}  # kernel entries of stock layers
+
+
+@pytest.mark.parametrize("build", [subclassed, wrapped, adapted, with_layers_that_cannot_be_cloned, half_precision])
 @pytest.mark.parametrize("export_format", ["packed", "dense", "tflite"])
 def test_answers_as_the_trained_model(build, export_format, tmp_path):
     model = build()
     before = [variable.numpy() for variable in model.variables]
-    expected = np.asarray(model(IMAGES))
+    expected = np.asarray(model(IMAGES)).astype(np.float32)
+    if build is half_precision and export_format == "tflite":
+        pytest.skip("TensorFlow Lite has no bfloat16 matrix product")
     result = export.export_saved_model(model, tmp_path, sample=IMAGES, export_format=export_format)
     assert result.max_abs_difference < 1e-5
-    np.testing.assert_array_equal(model(IMAGES), expected)
+    assert result.num_weights == sum(layer.num_weights for layer in iterand_tf.subnet_layers(model)) + STOCK.get(
+        build, 0
+    )
+    np.testing.assert_array_equal(np.asarray(model(IMAGES)).astype(np.float32), expected)
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
     if export_format != "tflite":

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -157,6 +158,8 @@ def test_refuses_other_formats(model, tmp_path):
     for formats in (["zip"], ["packed", "packed"], []):
         with pytest.raises(ValueError, match="export_format must be one or several of packed, dense, tflite"):
             export.export_formats(model, tmp_path, formats)
+    with pytest.raises(ValueError, match="export_format must be one or several of packed, dense, tflite"):
+        export.export_saved_model(model, tmp_path, export_format="packed,dense")
 
 
 def test_versions_count_up_and_are_never_overwritten(model, tmp_path):
@@ -178,7 +181,7 @@ def test_a_difference_is_refused_and_leaves_nothing(model, tmp_path, monkeypatch
     monkeypatch.setattr(network, "bake", wrong_bake)
     with pytest.raises(ExportError, match="reloaded logits differ"):
         export.export_saved_model(model, tmp_path / "served", sample=IMAGES)
-    assert list((tmp_path / "served").iterdir()) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_write_leaves_nothing(model, tmp_path, monkeypatch):
@@ -189,7 +192,7 @@ def test_a_failed_write_leaves_nothing(model, tmp_path, monkeypatch):
     monkeypatch.setattr(tf.saved_model, "save", full_disk)
     with pytest.raises(ExportError, match="No space left"):
         export.export_saved_model(model, tmp_path / "served")
-    assert list((tmp_path / "served").iterdir()) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_refuses_models_that_are_not_classifiers_with_logits(tmp_path):
@@ -253,7 +256,7 @@ def test_a_smaller_type_leaves_ternary_kernels_exact(model, tmp_path):
 
 
 def test_values_too_large_for_the_type_are_refused(tmp_path):
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8, kernel_initializer="random_normal")])
+    model = keras.Sequential([keras.Input((80,)), keras.layers.Dense(8, kernel_initializer="random_normal")])
     model.layers[0].kernel.assign(model.layers[0].kernel * 1e8)
     with pytest.raises(ValueError, match="too large for float16"):
         export.export_saved_model(model, tmp_path, kernel_dtype="float16")
@@ -283,7 +286,7 @@ def test_serves_encoded_images_with_labels(export_format, tmp_path):
 
 def test_the_decoder_may_be_given(model, tmp_path):
     def decode(encoded):
-        return tf.zeros((8, 8, 1)) + tf.cast(tf.strings.length(encoded), tf.float32)
+        return tf.zeros((8, 8, 1)) + tf.cast(tf.strings.length(encoded), tf.float32) % 100
 
     path = export.export_saved_model(model, tmp_path, decode=decode).path
     outputs = tf.saved_model.load(str(path)).signatures["serve_jpeg"](image_bytes=tf.constant(["four"]))
@@ -358,3 +361,35 @@ def test_a_damaged_bias_or_scale_is_never_a_wrong_answer(tmp_path, seed):
     graph.write_bytes(contents)
     with pytest.raises(tf.errors.InvalidArgumentError, match="damaged"):
         tf.saved_model.load(str(path))
+
+
+def test_a_decoder_that_does_not_load_elsewhere_is_refused(model, tmp_path):
+    def decode(encoded):
+        return tf.random.uniform((8, 8, 1), 0, 255)
+
+    with pytest.raises(ExportError, match="reloaded logits differ"):
+        export.export_saved_model(model, tmp_path, sample=IMAGES, decode=decode)
+
+
+def test_a_full_disk_is_refused_and_leaves_nothing(tmp_path):
+    script = (
+        "import resource, signal, sys, iterand_tf, export\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "model = iterand_tf.models.build('conv2', (8, 8, 1), 10)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "try:\n    export.export_saved_model(model, 'a/b', export_format=sys.argv[1])\n"
+        "except iterand_tf.errors.ExportError as error:\n    print('refused', error)\n"
+    )
+    root = pathlib.Path(__file__).parent.parent.parent
+    for name in ("packed", "dense"):
+        command = [sys.executable, "-c", script, name]
+        result = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "refused" in result.stdout
+    assert not list(tmp_path.iterdir())

@@ -54,6 +54,22 @@ def shared_normalization():
     return keras.Model(image, shared(conv()(image)) + shared(conv()(image)))
 
 
+def shared_between_models():
+    image, shared = keras.Input((8, 8, 3)), conv()
+    first, second = (sequential(shared, layers.BatchNormalization()) for _ in range(2))
+    return keras.Model(image, first(image) + second(image))
+
+
+def masked():
+    steps = keras.Input((8, 3))
+    x = layers.BatchNormalization()(layers.Dense(4)(layers.Masking()(steps)))
+    return keras.Model(steps, layers.LSTM(2)(x))
+
+
+def with_lora():
+    return sequential(layers.Flatten(), layers.Dense(5, lora_rank=2), layers.BatchNormalization())
+
+
 # the model, how many BatchNormalizations it has, how many are folded
 CASES = {
     "conv": (lambda: sequential(conv(), layers.BatchNormalization()), 1, 1),
@@ -68,6 +84,9 @@ CASES = {
     "an output too": (an_output, 1, 0),
     "shared convolution": (shared_convolution, 1, 0),
     "shared normalization": (shared_normalization, 1, 0),
+    "shared between models": (shared_between_models, 2, 0),
+    "masked": (masked, 1, 1),
+    "with LoRA": (with_lora, 1, 0),
     "mixed precision": (lambda: mixed(sequential), 1, 0),
 }
 
@@ -87,9 +106,9 @@ def test_the_same_outputs_with_fewer_normalizations(name):
     model = build()
     draw = np.random.default_rng(0)
     for variable in model.variables:
-        if variable.name != "seed_generator_state":
+        if "seed_generator" not in variable.path:
             variable.assign(draw.uniform(0.5, 2.0, variable.shape))
-    images = draw.normal(size=(3, 8, 8, 3)).astype(np.float32)
+    images = draw.normal(size=(3, *model.inputs[0].shape[1:])).astype(np.float32)
     result = fold_batch_normalization(model)
     assert len(normalizations(model)) == before
     assert len(normalizations(result.model)) == before - folded

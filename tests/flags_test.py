@@ -46,3 +46,21 @@ def test_the_papers_settings(model, method):
     assert (chosen.score_distribution, chosen.score_transform) == ("kaiming_uniform", "identity")
     if name == "iterand":
         assert (chosen.rerandomization_period, chosen.rerandomization_rate) == (300, 0.1)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "resnet34", "resnet50", "resnet101"])
+@pytest.mark.parametrize("method", ["dense", "sc_edge_popup", "sc_iterand"])
+def test_the_papers_settings_on_imagenet(model, method):
+    settings = config(f"imagenet_{model}_{method}")
+    data, trained, chosen = settings.data, settings.training, settings.method
+    assert (data.dataset, data.batch_size, data.validation_split) == ("imagenet2012", 128, 0.01)
+    assert (data.image_size, data.augmentation) == (224, "crop_flip")
+    assert (settings.model.model, settings.model.width_factor) == (model, 1.0)
+    assert (trained.epochs, trained.warmup_epochs, trained.finetune_epochs) == (105, 5, 5)
+    assert (trained.learning_rate, trained.momentum, trained.weight_decay) == (0.1, 0.9, 1e-4)
+    assert (trained.lr_schedule, trained.jit_compile, settings.run.strategy) == ("cosine", "auto", "auto")
+    assert chosen.method == method.removeprefix("sc_")
+    if method != "dense":
+        assert (chosen.weight_distribution, chosen.sparsity) == ("signed_constant", 0.7)
+    if method == "sc_iterand":
+        assert (chosen.rerandomization_period, chosen.rerandomization_rate) == (1000, 0.1)

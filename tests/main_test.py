@@ -183,6 +183,7 @@ BAD_INPUT = [
     (["--dataset=folder:"], 2, "write --dataset=folder:PATH"),
     (["--dataset=no_such_set"], 2, "is not digits, folder:PATH or a dataset that TFDS knows"),
     (["--dataset=cifar10", "--data_dir=nowhere"], 2, "--data_dir=nowhere does not exist"),
+    (["--dataset=imagenet2012", "--data_dir=."], 2, "put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"),
     (["--dataset=folder:nowhere"], 2, "needs images in nowhere/train/CLASS/"),
     (["--model_dir=/proc/run"], 3, "cannot be written"),
     (["--model_dir=RUN"], 3, "holds a run; add --resume"),

@@ -35,18 +35,24 @@ def random_boxes(count: int, height: tf.Tensor, width: tf.Tensor, seed: tf.Tenso
         Float32 tensors (top, left, height, width) of shape (count,), whole pixels.
     """
     seeds = tf.random.split(seed, 4)
+    shapes = ((count, _CANDIDATES), (count, _CANDIDATES), (count,), (count,))
+    uniform = [tf.random.stateless_uniform(shape, each) for shape, each in zip(shapes, tf.unstack(seeds), strict=True)]
+    return _boxes(*uniform, height, width)
+
+
+def _boxes(for_area, for_ratio, for_top, for_left, height, width):
+    """Boxes from uniform numbers in [0, 1): ten candidates for area and ratio, one top and left, for each box."""
     full_height, full_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    shape = (count, _CANDIDATES)
-    area = tf.random.stateless_uniform(shape, seeds[0], *_AREA) * full_height * full_width
-    ratio = tf.exp(tf.random.stateless_uniform(shape, seeds[1], *_LOG_RATIO))
+    area = (_AREA[0] + (_AREA[1] - _AREA[0]) * for_area) * full_height * full_width
+    ratio = tf.exp(_LOG_RATIO[0] + (_LOG_RATIO[1] - _LOG_RATIO[0]) * for_ratio)
     widths, heights = tf.round(tf.sqrt(area * ratio)), tf.round(tf.sqrt(area / ratio))
     fits = (widths >= 1) & (heights >= 1) & (widths <= full_width) & (heights <= full_height)
     first = tf.argmax(tf.cast(fits, tf.int32), axis=1, output_type=tf.int32)
     any_fits = tf.reduce_any(fits, axis=1)
     box_width = tf.where(any_fits, tf.gather(widths, first, batch_dims=1), full_width)
     box_height = tf.where(any_fits, tf.gather(heights, first, batch_dims=1), full_height)
-    top = tf.floor(tf.random.stateless_uniform((count,), seeds[2]) * (full_height - box_height + 1))
-    left = tf.floor(tf.random.stateless_uniform((count,), seeds[3]) * (full_width - box_width + 1))
+    top = tf.floor(for_top * (full_height - box_height + 1))
+    left = tf.floor(for_left * (full_width - box_width + 1))
     return top, left, box_height, box_width
 
 
@@ -122,16 +128,17 @@ def random_crop_of_encoded(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf
     Returns:
         Float32 image of shape (size, size, 3).
     """
-    seeds = tf.random.split(seed, 2)
+    # One draw for all that is random: a second one would cost a tenth of decoding the image.
+    uniform = tf.random.stateless_uniform((1, 2 * _CANDIDATES + 3), seed)
 
     def crop_window(height, width):
-        boxes = random_boxes(1, height, width, seeds[0])
+        candidates = uniform[:, :_CANDIDATES], uniform[:, _CANDIDATES : 2 * _CANDIDATES]
+        boxes = _boxes(*candidates, uniform[:, -3], uniform[:, -2], height, width)
         return tf.cast(tf.concat(boxes, axis=0), tf.int32)
 
-    image = _decode_window(encoded, crop_window)
-    image = tf.image.resize(image, (size, size))
-    flip = tf.random.stateless_uniform((), seeds[1]) < 0.5
-    return tf.ensure_shape(tf.where(flip, image[:, ::-1], image), (size, size, 3))
+    image = _decode_window(encoded, crop_window, dct_method="INTEGER_FAST", fancy_upscaling=False)
+    image = tf.cond(uniform[0, -1] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
+    return tf.ensure_shape(tf.image.resize(image, (size, size)), (size, size, 3))
 
 
 def centre_of_encoded(encoded: tf.Tensor, size: int) -> tf.Tensor:
@@ -169,10 +176,10 @@ def whole_of_encoded(encoded: tf.Tensor, size: tuple[int, int], channels: int) -
     return tf.ensure_shape(image, (*size, channels))
 
 
-def _decode_window(encoded, window_of):
+def _decode_window(encoded, window_of, **jpeg_arguments):
     def of_jpeg():
         height, width = tf.unstack(tf.io.extract_jpeg_shape(encoded)[:2])
-        return tf.io.decode_and_crop_jpeg(encoded, window_of(height, width), channels=3)
+        return tf.io.decode_and_crop_jpeg(encoded, window_of(height, width), channels=3, **jpeg_arguments)
 
     def of_other():
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)

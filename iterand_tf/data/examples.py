@@ -6,6 +6,7 @@ last short one included.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Protocol, Self
 
@@ -15,6 +16,7 @@ import tensorflow as tf
 from iterand_tf.data.augmentation import centre_of_encoded, crop_flip, policy, random_crop_of_encoded, whole_of_encoded
 from iterand_tf.data.shard import Shard
 
+DECODERS = len(os.sched_getaffinity(0))  # AUTOTUNE would begin with one, anew in each epoch
 _WHOLE = Shard()
 
 
@@ -142,11 +144,13 @@ class EncodedExamples:
         apply_policy = policy(augmentation, seed)
 
         def spans_of(epoch):
+            key = item_seed(seed, epoch, tf.constant(0, tf.int64))[0]
+
             def decode(position, example):
                 encoded, label = example
                 if augmentation == "none":
                     return self._decode_centre(encoded, label)
-                crop_seed = item_seed(seed, epoch, position)
+                crop_seed = tf.stack([tf.cast(key, tf.int64), position])
                 return random_crop_of_encoded(encoded, self.image_size, crop_seed), self._one_hot(label)
 
             skipped = _skipped(epoch, first_epoch, first_batch)
@@ -182,7 +186,7 @@ class EncodedExamples:
             shard.bounds(batch_size, shard.first)[0],
             shard.bounds(batch_size, shard.first + shard.count - 1)[1],
         )
-        spans = examples.map(decode, tf.data.AUTOTUNE).batch(last - first).enumerate()
+        spans = examples.map(decode, DECODERS).batch(last - first, num_parallel_calls=tf.data.AUTOTUNE).enumerate()
         return spans.map(lambda number, span: (number + skipped, *span))
 
     def evaluation_image(self, encoded):

@@ -247,9 +247,7 @@ class _Job:
 
     def _fit(self, state, methods, metrics_file):
         epochs = self.config.training.epochs
-        with deferred_signals() as request, warnings.catch_warnings():
-            # Keras learns only then how long a dataset is that does not tell.
-            warnings.filterwarnings("ignore", message="Your input ran out of data")
+        with deferred_signals() as request:
 
             def should_stop():
                 if distribution.any_worker(self.strategy, request.number is not None):
@@ -380,6 +378,9 @@ def _environment(config):
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(config.training.precision)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Keras says so whenever a dataset does not tell its length.
+            warnings.filterwarnings("ignore", message="Your input ran out of data")
+            yield
     finally:
         keras.config.set_dtype_policy(before)

@@ -36,8 +36,10 @@ def random_boxes(count: int, height: tf.Tensor, width: tf.Tensor, seed: tf.Tenso
     """
     seeds = tf.random.split(seed, 4)
     shapes = ((count, _CANDIDATES), (count, _CANDIDATES), (count,), (count,))
-    uniform = [tf.random.stateless_uniform(shape, each) for shape, each in zip(shapes, tf.unstack(seeds), strict=True)]
-    return _boxes(*uniform, height, width)
+    area, ratio, top, left = (
+        tf.random.stateless_uniform(shape, each) for shape, each in zip(shapes, tf.unstack(seeds), strict=True)
+    )
+    return _boxes(area, ratio, top, left, height, width)
 
 
 def _boxes(for_area, for_ratio, for_top, for_left, height, width):
@@ -132,8 +134,8 @@ def random_crop_of_encoded(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf
     uniform = tf.random.stateless_uniform((1, 2 * _CANDIDATES + 3), seed)
 
     def crop_window(height, width):
-        candidates = uniform[:, :_CANDIDATES], uniform[:, _CANDIDATES : 2 * _CANDIDATES]
-        boxes = _boxes(*candidates, uniform[:, -3], uniform[:, -2], height, width)
+        area, ratio = uniform[:, :_CANDIDATES], uniform[:, _CANDIDATES : 2 * _CANDIDATES]
+        boxes = _boxes(area, ratio, uniform[:, -3], uniform[:, -2], height, width)
         return tf.cast(tf.concat(boxes, axis=0), tf.int32)
 
     image = _decode_window(encoded, crop_window, dct_method="INTEGER_FAST", fancy_upscaling=False)

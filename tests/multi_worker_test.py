@@ -1,0 +1,106 @@
+"""Two workers on 127.0.0.1 through main.py: the network of one process, and what happens when one is killed."""
+
+import csv
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "iterand_tf"))  # the launcher starts in a blink without TensorFlow, as a user starts it
+
+import local_workers  # noqa: E402
+
+PATIENCE = 240
+FLAGS = [
+    "--dataset=digits",
+    "--max_train_examples=1280",
+    "--model=conv2",
+    "--width_factor=0.25",
+    "--batch_normalization",
+    "--synchronized_batch_normalization",
+    "--batch_size=64",
+    "--learning_rate=0.002",
+    "--rerandomization_period=9",
+    "--checkpoint_steps=6",
+    "--deterministic",
+]
+
+
+def arguments(model_dir, *flags):
+    return [str(ROOT / "main.py"), *FLAGS, *flags, f"--model_dir={model_dir}"]
+
+
+def start_workers(model_dir, *flags):
+    return local_workers.start(
+        2,
+        arguments(model_dir, "--strategy=multi_worker", *flags),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(workers):
+    """Exit codes and standard errors, after all have ended."""
+    errors = [worker.communicate(timeout=PATIENCE)[1] for worker in workers]
+    return [worker.returncode for worker in workers], errors
+
+
+def state(model_dir):
+    with np.load(max((model_dir / "checkpoints").glob("step-*.npz"))) as archive:
+        return {name: archive[name] for name in archive.files if name != "progress"}
+
+
+def losses(model_dir):
+    with (model_dir / "metrics.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Three epochs of two workers, left alone."""
+    model_dir = tmp_path_factory.mktemp("whole") / "model"
+    codes, errors = ended(start_workers(model_dir, "--epochs=3"))
+    assert codes == [0, 0], errors
+    return model_dir
+
+
+def test_two_workers_train_the_network_of_one_process(whole, tmp_path):
+    command = [sys.executable, *arguments(tmp_path / "model", "--epochs=3")]
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+    np.testing.assert_allclose(losses(whole), losses(tmp_path / "model"), rtol=0, atol=1e-5)
+    together, alone = state(whole), state(tmp_path / "model")
+    kernels = [name for name in alone if name.endswith("/kernel")]
+    assert len(kernels) == 5
+    for name in kernels:
+        np.testing.assert_array_equal(together[name], alone[name])
+    names = {path.name for path in whole.iterdir()}
+    assert names == {"flags.txt", "metrics.csv", "tensorboard", "checkpoints", "best.keras", "result.json"}
+
+
+def test_a_worker_that_is_killed_ends_the_other_and_both_resume(whole, tmp_path):
+    model_dir = tmp_path / "model"
+    workers = start_workers(model_dir, "--epochs=3")
+    for line in workers[0].stdout:
+        if line.startswith("epoch 1/"):
+            workers[1].send_signal(signal.SIGKILL)
+            break
+    codes, errors = ended(workers)
+    assert codes == [6, -signal.SIGKILL]
+    assert "error: a worker was lost" in errors[0]
+    codes, errors = ended(start_workers(model_dir, "--epochs=3", "--resume"))
+    assert codes == [0, 0], errors
+    expected, found = state(whole), state(model_dir)
+    assert expected.keys() == found.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_the_launcher_says_how_it_is_called(capsys):
+    for wrong in ([], ["two", "main.py"], ["0", "main.py"]):
+        assert local_workers.main(wrong) == 1
+        assert "COUNT SCRIPT" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Bakes subnetworks into stock Keras models and writes them as SavedModels in TensorFlow Serving's layout."""
 
 from export.bake import bake
-from export.exporter import ExportResult, check_export_dir, export_formats, export_saved_model
+from export.exporter import ExportResult, export_formats, export_saved_model
+from export.versions import check_export_dir
 
 __all__ = ["ExportResult", "bake", "check_export_dir", "export_formats", "export_saved_model"]

@@ -8,21 +8,28 @@ import shutil
 import signal
 import statistics
 import sys
-import warnings
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from iterand_tf import data, distribution, models, optimization
-from iterand_tf.callbacks import Rerandomize
+from iterand_tf import data, distribution
+from iterand_tf.assembly import (
+    build_model,
+    check_devices,
+    check_steps,
+    compile_model,
+    environment,
+    load_data,
+    loss_and_metrics,
+    method_callbacks,
+)
 from iterand_tf.checkpoints import Checkpoints
 from iterand_tf.config import Config
 from iterand_tf.epoch_callbacks import EpochLine, MetricsFile, SaveState, Throughput, save_model
-from iterand_tf.errors import DataError, LostWorkerError, ModelDirError, UserError
+from iterand_tf.errors import DataError, LostWorkerError, ModelDirError
 from iterand_tf.interruption import deferred_signals
 from iterand_tf.model_dir import ModelDir
-from iterand_tf.multi_worker_fit import enable_distributed_fit
 from iterand_tf.sparsity_report import sparsity_report
 from iterand_tf.training_state import TrainingState, restore_model
 
@@ -47,16 +54,16 @@ def train(config: Config) -> TrainResult:
         UserError: DataError, ModelDirError or one about the configuration; nothing has been written then.
     """
     strategy = distribution.make_strategy(config.run.strategy, config.run.virtual_devices)
-    _check_devices(config, strategy)
+    check_devices(config, strategy)
     chief = distribution.is_chief(strategy)
     model_dir = ModelDir.for_run(config) if chief else ModelDir(pathlib.Path(config.run.model_dir).expanduser())
-    with _environment(config):
+    with environment(config):
         splits = load_data(config)
         steps_per_epoch = math.ceil(splits.train.num_examples / config.data.batch_size)
-        _check_steps(config, steps_per_epoch)
+        check_steps(config, steps_per_epoch)
         with strategy.scope() if strategy else contextlib.nullcontext():
             model = build_model(config, splits)
-            _compile(model, config, steps_per_epoch, strategy)
+            compile_model(model, config, steps_per_epoch, strategy)
         with model_dir.created(config) if chief else contextlib.nullcontext():
             job = _Job(config, splits, strategy, model_dir, model, steps_per_epoch, chief)
             return job.run()
@@ -68,7 +75,7 @@ def evaluate(config: Config, model_dir: ModelDir) -> dict[str, Any]:
     Raises:
         UserError: if the data or the run's files are missing.
     """
-    with _environment(config):
+    with environment(config):
         splits = load_data(config)
         try:
             return {
@@ -107,100 +114,6 @@ def load_model(model_dir: ModelDir, which: str) -> keras.Model:
     if which == "last" and not restore_model(model, Checkpoints(model_dir.checkpoints)):
         raise missing
     return model
-
-
-def load_data(config: Config) -> data.Splits:
-    """The dataset of a run, with its seeded validation split."""
-    return data.load(
-        config.data.dataset,
-        config.data.data_dir,
-        config.data.validation_split,
-        config.data.max_train_examples,
-        config.data.image_size,
-        config.training.seed,
-    )
-
-
-def build_model(config: Config, splits: data.Splits) -> keras.Model:
-    """The run's network before training: stock layers for the method dense, else Subnet layers."""
-    method, synchronized = config.method, config.model.synchronized_batch_normalization
-    layers: models.LayerFactory
-    if method.method == "dense":
-        layers = models.DenseFactory(
-            method.weight_distribution, method.weight_scale, config.training.seed, synchronized
-        )
-    else:
-        layers = models.SubnetFactory(
-            sparsity=method.sparsity,
-            head_sparsity=method.head_sparsity,
-            score_transform=method.score_transform,
-            weight_distribution=method.weight_distribution,
-            weight_scale=method.weight_scale,
-            score_distribution=method.score_distribution,
-            score_scale=method.score_scale,
-            seed=config.training.seed,
-            synchronized_batch_normalization=synchronized,
-        )
-    try:
-        return models.build(
-            config.model.model,
-            splits.train.image_shape,
-            splits.train.num_classes,
-            layers,
-            config.model.width_factor,
-            batch_normalization=config.model.batch_normalization,
-        )
-    except ValueError as error:
-        reason = str(error).partition(" Received")[0].rstrip(".")
-        raise UserError(
-            f"--model={config.model.model} does not fit --dataset={config.data.dataset}: {reason}."
-        ) from error
-
-
-def _check_devices(config, strategy):
-    """Refuses what Keras 3.15 cannot do on several devices."""
-    if strategy is None:
-        return
-    replicas = strategy.num_replicas_in_sync
-    if config.data.batch_size < replicas:
-        raise UserError(f"--batch_size={config.data.batch_size} must be at least the number of devices, {replicas}.")
-    if config.training.jit_compile == "true":
-        raise UserError("--jit_compile=true hangs on several devices; leave it out.")
-    if config.training.steps_per_execution > 1:
-        raise UserError("--steps_per_execution above 1 fails on several devices in Keras 3.15; leave it out.")
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and not config.run.model_dir:
-        raise UserError("--strategy=multi_worker needs --model_dir, a directory that all workers see.")
-
-
-def _check_steps(config, steps_per_epoch):
-    steps = config.training.steps_per_execution
-    if steps_per_epoch % steps:
-        divisors = [count for count in range(1, steps_per_epoch + 1) if steps_per_epoch % count == 0]
-        raise UserError(
-            f"--steps_per_execution={steps} must divide the {steps_per_epoch} steps of an epoch: one of "
-            f"{', '.join(map(str, divisors))}."
-        )
-
-
-def _compile(model, config, steps_per_epoch, strategy):
-    options = config.training
-    schedule = optimization.learning_rate_schedule(
-        options.lr_schedule,
-        options.learning_rate,
-        steps_per_epoch,
-        options.epochs,
-        options.warmup_epochs,
-        options.finetune_epochs,
-    )
-    model.compile(
-        optimization.optimizer(options.optimizer, schedule, options.momentum, options.weight_decay),
-        jit_compile={"auto": "auto", "true": True, "false": False}[options.jit_compile],
-        steps_per_execution=options.steps_per_execution,
-        **_loss_and_metrics(distribution.num_replicas(strategy)),
-    )
-    model.optimizer.build(model.trainable_variables)
-    if strategy is not None:
-        enable_distributed_fit(model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,13 +220,6 @@ class _Job:
         ]
 
 
-def method_callbacks(config: Config) -> list[Rerandomize]:
-    """What the method does between training steps."""
-    if config.method.method != "iterand":
-        return []
-    return [Rerandomize(config.method.rerandomization_period, config.method.rerandomization_rate)]
-
-
 def _result(last, config, splits, model_dir, state, metrics_file):
     """The contents of result.json, computed on one device; `last` is the last network."""
     best = load_model(model_dir, "best")
@@ -344,16 +250,9 @@ def num_kernel_entries(model: keras.Model) -> int:
 
 def _accuracy(model, examples, config):
     if not model.compiled:
-        model.compile(**_loss_and_metrics())
+        model.compile(**loss_and_metrics())
     batches = examples.evaluation_batches(config.data.batch_size)
     return float(model.evaluate(batches, verbose=0, return_dict=True)["accuracy"])
-
-
-def _loss_and_metrics(num_replicas=1):
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    # With replicas the reported loss would be a mean of weighted means; a metric of its name is the mean over examples.
-    exact = [keras.metrics.CategoricalCrossentropy(from_logits=True, name="loss")] if num_replicas > 1 else []
-    return {"loss": loss, "metrics": ["accuracy", *exact]}
 
 
 def _summary(model, config, splits):
@@ -367,20 +266,3 @@ def _summary(model, config, splits):
     else:
         lines.append(str(sparsity_report(model)))
     return "\n".join(lines)
-
-
-@contextlib.contextmanager
-def _environment(config):
-    """Seeds and precision of the run; the global precision is put back afterwards."""
-    before = keras.config.dtype_policy()
-    keras.utils.set_random_seed(config.training.seed)
-    if config.training.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    keras.config.set_dtype_policy(config.training.precision)
-    try:
-        with warnings.catch_warnings():
-            # Keras says so whenever a dataset does not tell its length.
-            warnings.filterwarnings("ignore", message="Your input ran out of data")
-            yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -32,6 +32,7 @@ RANKS = {
     "iterand_tf.multi_worker_fit": 4,
     "iterand_tf.config": 6,
     "iterand_tf.training_state": 6,
+    "iterand_tf.assembly": 7,
     "iterand_tf.model_dir": 7,
     "iterand_tf.epoch_callbacks": 8,
     "iterand_tf.training": 9,

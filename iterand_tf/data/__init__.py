@@ -1,8 +1,11 @@
 """Datasets as batches for training and evaluation."""
 
 from iterand_tf.data.augmentation import AUGMENTATIONS, KERAS_CV_POLICIES
+from iterand_tf.data.digits import load_digits
 from iterand_tf.data.examples import ArrayExamples, EncodedExamples, Examples
-from iterand_tf.data.sources import Splits, load_digits, load_folder, load_tfds
+from iterand_tf.data.folder import load_folder
+from iterand_tf.data.splits import Splits
+from iterand_tf.data.tfds_images import load_tfds
 from iterand_tf.errors import DataError
 
 __all__ = ["AUGMENTATIONS", "KERAS_CV_POLICIES", "ArrayExamples", "EncodedExamples", "Examples", "Splits", "load"]

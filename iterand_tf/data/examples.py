@@ -23,7 +23,8 @@ _WHOLE = Shard()
 class Examples(Protocol):
     """Labelled images that can be trained and evaluated on."""
 
-    num_classes: int
+    @property
+    def num_classes(self) -> int: ...
 
     @property
     def num_examples(self) -> int: ...

@@ -16,7 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import export
 import iterand_tf
-from export import bake, exporter, network, serving_extras
+from export import artifact, bake, network, serving_extras
 from export.pack import encode
 from iterand_tf.errors import ExportError
 
@@ -331,13 +331,13 @@ def test_without_the_serving_api_there_are_no_warm_up_requests(model, tmp_path, 
 
 @pytest.mark.fresh_process
 def test_what_does_not_load_elsewhere_is_refused_and_leaves_nothing(model, tmp_path, monkeypatch):
-    write = exporter.write_saved_model
+    write = artifact.write_saved_model
 
     def write_and_truncate(network, path, *arguments):
         write(network, path, *arguments)
         (path / "saved_model.pb").write_bytes((path / "saved_model.pb").read_bytes()[:-1000])
 
-    monkeypatch.setattr(exporter, "write_saved_model", write_and_truncate)
+    monkeypatch.setattr(artifact, "write_saved_model", write_and_truncate)
     with pytest.raises(ExportError, match="does not load in a fresh process"):
         export.export_saved_model(model, tmp_path)
     assert not list(tmp_path.iterdir())

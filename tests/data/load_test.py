@@ -107,11 +107,11 @@ def test_broken_folders_are_refused_in_one_sentence(folder, name):
 
 
 def test_labels_outside_the_class_range_are_refused():
-    from iterand_tf.data import sources
+    from iterand_tf.data import splits
 
     examples = data.ArrayExamples(np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 1, 2, 7]), num_classes=3)
     with pytest.raises(DataError, match="label 7 is outside the class range 0 to 2"):
-        sources._split_arrays(examples, examples, 0.0, 0, 0, ("a", "b", "c"))
+        splits.split_arrays(examples, examples, 0.0, 0, 0, ("a", "b", "c"))
     encoded = tf.io.encode_png(np.zeros((4, 4, 3), np.uint8))
     for label in (-1, 7):
         dataset = tf.data.Dataset.from_tensors((encoded, label))

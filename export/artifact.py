@@ -1,0 +1,138 @@
+"""What one export writes, format by format, and the gate: what is served must be what was trained."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from export import served_outputs, serving_extras, tflite
+from export.entropy import kernel_entropy_bits
+from export.network import Network
+from export.pack import PackedKernel, encode
+from export.saved_model import write_saved_model
+from iterand_tf.data.augmentation import whole_of_encoded
+from iterand_tf.errors import ExportError
+
+TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit
+INT8_TOLERANCE = 0.25  # the same after quantization: to find what is broken, not to vouch for accuracy
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """What is written, whatever the format."""
+
+    network: Network
+    rounded: Network  # the same for the packed format
+    kernel_dtype: str
+    input_shape: tuple[int | None, ...]
+    given_decode: Callable[[tf.Tensor], tf.Tensor] | None
+    labels: Sequence[str]
+    flags: str
+    sample: np.ndarray
+    tflite_int8: bool
+
+    @property
+    def decode(self) -> Callable[[tf.Tensor], tf.Tensor] | None:
+        return self.given_decode or _whole_image(self.input_shape)
+
+    @functools.cached_property
+    def packed(self) -> list[PackedKernel]:
+        return [encode(kernel.values, self.kernel_dtype) for kernel in self.rounded.kernels]
+
+    @functools.cached_property
+    def encoded_image(self) -> bytes:
+        """A PNG of noise, to try `serve_jpeg` with."""
+        channels = self.input_shape[-1] if self.input_shape[-1] in (1, 3) else 3
+        noise = np.random.default_rng(0).integers(0, 256, (40, 30, channels), np.uint8)
+        return tf.io.encode_png(noise).numpy()
+
+    @property
+    def num_weights(self) -> int:
+        return sum(kernel.values.size for kernel in self.network.kernels)
+
+    @functools.cached_property
+    def entropies(self) -> list[float]:
+        """Bits of information in each kernel."""
+        return [
+            kernel_entropy_bits(kernel.values, packed.values.itemsize)
+            for kernel, packed in zip(self.rounded.kernels, self.packed, strict=True)
+        ]
+
+    def write(self, name: str, path: pathlib.Path) -> int:
+        """Writes one format to a directory that does not exist yet; returns the size of the kernels in it."""
+        if name == "tflite":
+            with tempfile.TemporaryDirectory() as dense:
+                write_saved_model(self.network, pathlib.Path(dense), self.input_shape)
+                tflite.write_tflite(pathlib.Path(dense), path, self.sample if self.tflite_int8 else None)
+        else:
+            network, packed = (self.rounded, self.packed) if name == "packed" else (self.network, None)
+            write_saved_model(network, path, self.input_shape, packed, self.decode, self.labels)
+        value_bytes = 1 if name == "tflite" and self.tflite_int8 else 4
+        records = [
+            {
+                "name": kernel.name,
+                "shape": kernel.values.shape,
+                "num_zeros": int(np.sum(kernel.values == 0)),
+                "coding": packed.coding,
+                "packed_bytes": packed.num_bytes,
+                "stored_bytes": packed.num_bytes if name == "packed" else value_bytes * kernel.values.size,
+                "entropy_bits": entropy,
+            }
+            for kernel, packed, entropy in zip(self.network.kernels, self.packed, self.entropies, strict=True)
+        ]
+        serving_extras.write_record(path, name, self.flags, records)
+        if name != "tflite":
+            serving_extras.write_warmup(path, (1, *self.sample.shape[1:]))
+        return sum(record["stored_bytes"] for record in records)
+
+    def compare(self, name: str, served: dict[str, np.ndarray], trained: np.ndarray) -> None:
+        """Raises ExportError when what is served differs from the trained model, or from the rounded one."""
+        if name == "tflite" and self.tflite_int8:
+            compare_logits(served["images"], trained, INT8_TOLERANCE)
+            return
+        network = self.rounded if name == "packed" else self.network
+        compare_logits(served["images"], trained if network is self.network else network.own_logits(self.sample))
+        if "encoded" in served and self.decode is not None:
+            compare_logits(served["encoded"], network.own_logits(self.decode(self.encoded_image)[tf.newaxis]))
+
+
+def _whole_image(input_shape):
+    """Decodes an image to an input of 1 or 3 channels; None if inputs are not such images of known size."""
+    height, width, channels = input_shape[1:] if len(input_shape) == 4 else (None, None, None)
+    if height is None or width is None or channels not in (1, 3):
+        return None
+    return lambda encoded: whole_of_encoded(encoded, (height, width), channels)
+
+
+def served_logits(path: pathlib.Path, sample: np.ndarray, encoded: bytes) -> dict[str, np.ndarray]:
+    """What a fresh process gets from the written directory."""
+    with tempfile.TemporaryDirectory() as directory:
+        images, image, logits = (pathlib.Path(directory, name) for name in ("images.npy", "image.png", "logits.npz"))
+        np.save(images, sample)
+        image.write_bytes(encoded)
+        result = subprocess.run(
+            [sys.executable, "-P", served_outputs.__file__, *map(str, (path, images, image, logits))],
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},  # this process may hold all of their memory
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode:
+            reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
+            raise ExportError(f"what was written does not load in a fresh process ({reason}); not exported.")
+        with np.load(logits) as archive:
+            return dict(archive)
+
+
+def compare_logits(served: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
+    """Raises ExportError when logits differ by too much."""
+    difference = float(np.max(np.abs(served - expected)))
+    if not difference <= tolerance * float(np.max(np.abs(expected))):
+        raise ExportError(f"the reloaded logits differ from the trained model's by up to {difference:g}; not exported.")

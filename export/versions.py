@@ -1,0 +1,76 @@
+"""Numbered versions in an export directory, which appear whole or not at all."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from iterand_tf.errors import ExportError
+from iterand_tf.files import check_writable
+
+
+def check_export_dir(export_dir: str | os.PathLike) -> pathlib.Path:
+    """Returns the directory's path, or raises ExportError unless versions can be written into it."""
+    path = pathlib.Path(export_dir).expanduser()
+    if not str(export_dir):
+        raise ExportError("--export_dir is empty; give the directory to write EXPORT_DIR/VERSION into.")
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise ExportError(f"--export_dir={path} cannot be written ({error.strerror}); give another.") from error
+    return path
+
+
+def _check_version(version):
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ValueError(f"version must be a whole number of at least 1. Received: version={version!r}")
+    return version
+
+
+def targets_of(directory: pathlib.Path, formats: Sequence[str], version: int | None) -> dict[str, pathlib.Path]:
+    """The directory of each format's version, which does not exist yet."""
+    parents = {name: directory / name if len(formats) > 1 else directory for name in formats}
+    version = max(map(_next_version, parents.values())) if version is None else _check_version(version)
+    for parent in parents.values():
+        if (parent / str(version)).exists():
+            raise ExportError(
+                f"{parent / str(version)} exists already and is not overwritten; give another version or --export_dir."
+            )
+    return {name: parent / str(version) for name, parent in parents.items()}
+
+
+def _next_version(directory):
+    versions = (int(entry.name) for entry in directory.glob("*") if entry.name.isdecimal())
+    return max(versions, default=0) + 1
+
+
+@contextlib.contextmanager
+def written_whole(directory: pathlib.Path, targets: dict[str, pathlib.Path]) -> Iterator[dict[str, pathlib.Path]]:
+    """Temporary directories to write, renamed to their targets at the end; removed after an error."""
+    temporary = directory / f".{next(iter(targets.values())).name}.{os.getpid()}.tmp"
+    missing = [
+        path for path in (*{target.parent for target in targets.values()}, *directory.parents) if not path.exists()
+    ]
+    renamed = []
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)
+        paths = {name: temporary / name for name in targets}
+        yield paths
+        for name, target in targets.items():
+            target.parent.mkdir(exist_ok=True)
+            paths[name].rename(target)
+            renamed.append(target)
+    except BaseException as error:
+        for path in (*renamed, temporary):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in sorted(missing, key=lambda path: len(path.parts), reverse=True):
+            with contextlib.suppress(OSError):  # not empty
+                path.rmdir()
+        if isinstance(error, OSError | tf.errors.OpError):
+            raise ExportError(f"{directory} could not be written: {error}.") from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

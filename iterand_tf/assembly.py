@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from iterand_tf import data, distribution, models, optimization
+from iterand_tf import data, models, optimization
 from iterand_tf.callbacks import Rerandomize
 from iterand_tf.config import Config
 from iterand_tf.errors import UserError
@@ -106,19 +106,18 @@ def compile_model(
         optimization.optimizer(options.optimizer, schedule, options.momentum, options.weight_decay),
         jit_compile={"auto": "auto", "true": True, "false": False}[options.jit_compile],
         steps_per_execution=options.steps_per_execution,
-        **loss_and_metrics(distribution.num_replicas(strategy)),
+        **loss_and_metrics(),
     )
     model.optimizer.build(model.trainable_variables)
     if strategy is not None:
         enable_distributed_fit(model)
 
 
-def loss_and_metrics(num_replicas: int = 1) -> dict[str, Any]:
+def loss_and_metrics() -> dict[str, Any]:
     """Arguments of `compile`."""
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     # With replicas the reported loss would be a mean of weighted means; a metric of its name is the mean over examples.
-    exact = [keras.metrics.CategoricalCrossentropy(from_logits=True, name="loss")] if num_replicas > 1 else []
-    return {"loss": loss, "metrics": ["accuracy", *exact]}
+    return {"loss": loss, "metrics": ["accuracy", keras.metrics.CategoricalCrossentropy(from_logits=True, name="loss")]}
 
 
 def method_callbacks(config: Config) -> list[Rerandomize]:

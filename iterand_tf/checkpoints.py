@@ -6,7 +6,6 @@ A file is a NumPy archive, whose entries carry checksums. Where the newest canno
 import json
 import pathlib
 import sys
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,13 @@ from iterand_tf.errors import ModelDirError
 from iterand_tf.files import open_atomically
 
 _PROGRESS = "progress"
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 class Checkpoints:
     """Saves and finds states, numbered by training steps.
 
     Args:
-        directory: created when the first is saved.
+        directory: created when the first is saved; its parent must exist.
         max_to_keep: older files are removed, and what a process that was killed has left.
 
     >>> import tempfile
@@ -49,7 +47,7 @@ class Checkpoints:
         """
         path = self._directory / f"step-{step:010}.npz"
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            self._directory.mkdir(exist_ok=True)
             entries: dict[str, Any] = {**arrays, _PROGRESS: np.frombuffer(json.dumps(progress).encode(), np.uint8)}
             with open_atomically(path) as file:
                 np.savez(file, **entries)
@@ -57,8 +55,11 @@ class Checkpoints:
             raise ModelDirError(
                 f"{path} could not be written ({error.strerror}); make room and continue with --resume."
             ) from error
-        for old in (*self.files()[self._max_to_keep :], *self._directory.glob(".step-*.tmp")):
-            old.unlink()
+        # Files of later steps could not be read when the run was continued at an earlier one.
+        later = [file for file in self.files() if file > path]
+        earlier = [file for file in self.files() if file < path]
+        for old in (*later, *earlier[self._max_to_keep - 1 :], *self._directory.glob(".step-*.tmp")):
+            old.unlink(missing_ok=True)
 
     def newest(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         """Progress and arrays of the newest state that can be read; None if none was saved.
@@ -72,7 +73,7 @@ class Checkpoints:
                 with np.load(path, allow_pickle=False) as archive:
                     arrays = {name: archive[name] for name in archive.files}
                 return json.loads(arrays.pop(_PROGRESS).tobytes()), arrays
-            except _UNREADABLE as error:
+            except Exception as error:  # a damaged archive fails in many ways
                 print(f"warning: {path} cannot be read ({error}); trying the checkpoint before it", file=sys.stderr)
         if files:
             raise ModelDirError(

@@ -201,6 +201,8 @@ class Config:
                 f"--augmentation={self.data.augmentation} draws from keras_cv's own generators, which --deterministic "
                 "cannot repeat; choose none or crop_flip."
             )
+        if self.run.virtual_devices and self.run.strategy not in ("auto", "mirrored"):
+            raise UserError(f"--virtual_devices goes with --strategy=mirrored, not with {self.run.strategy}.")
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Self:
@@ -220,6 +222,6 @@ def option_fields() -> dict[str, tuple[dataclasses.Field, ...]]:
     """The option fields of each part of `Config`, by the part's name.
 
     >>> [field.name for field in option_fields()["model"]]
-    ['model', 'width_factor', 'batch_normalization']
+    ['model', 'width_factor', 'batch_normalization', 'synchronized_batch_normalization']
     """
     return {part.name: dataclasses.fields(getattr(Config, part.name)) for part in dataclasses.fields(Config)}

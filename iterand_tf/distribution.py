@@ -120,9 +120,23 @@ def distribute(strategy: tf.distribute.Strategy | None, batches: Any) -> Any:
 
 def any_worker(strategy: tf.distribute.Strategy | None, flag: bool) -> bool:
     """Whether the flag is set on any worker; all workers must call it together."""
+    return sum_of_workers(strategy, float(flag)) > 0
+
+
+def sum_of_workers(strategy: tf.distribute.Strategy | None, number: float) -> float:
+    """The sum of a number over all workers; all must call it together."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return flag
-    return float(_summing(strategy)(tf.constant(float(flag)))) > 0
+        return number
+    replicas = strategy.num_replicas_in_sync // num_workers(strategy)
+    return float(_summing(strategy)(tf.constant(number, tf.float64))) / replicas
+
+
+def num_workers(strategy: tf.distribute.Strategy | None) -> int:
+    """Processes that train together."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 1
+    cluster = strategy.cluster_resolver.cluster_spec()
+    return sum(cluster.num_tasks(job) for job in ("chief", "worker") if job in cluster.jobs)
 
 
 @functools.cache

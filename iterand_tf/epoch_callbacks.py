@@ -13,7 +13,7 @@ from iterand_tf.callbacks import current_step
 from iterand_tf.errors import DivergedError, ModelDirError
 from iterand_tf.files import write_atomically
 from iterand_tf.interruption import InterruptedRunError
-from iterand_tf.training_state import TrainingState
+from iterand_tf.training_state import DIVERGED, TrainingState
 
 
 class Throughput(keras.callbacks.Callback):
@@ -130,6 +130,7 @@ class SaveState(keras.callbacks.Callback):
             raise InterruptedRunError(signal_number)
 
     def on_epoch_end(self, epoch, logs=None):
+        self._state.check_finite()
         accuracy = logs.get("val_accuracy")
         if accuracy is None or accuracy > self._state.best_accuracy:
             if self._writes:
@@ -148,10 +149,7 @@ class SaveState(keras.callbacks.Callback):
 
     def _check_finite(self, logs):
         if not math.isfinite(float(logs["loss"])):
-            raise DivergedError(
-                f"the loss is {float(logs['loss'])} after step {current_step(self.model)}; train anew with a lower "
-                "--learning_rate. The checkpoints are those of before."
-            )
+            raise DivergedError(f"the loss is {float(logs['loss'])} after step {self._state.step}; {DIVERGED}")
 
 
 def save_model(model: keras.Model, path: pathlib.Path) -> None:

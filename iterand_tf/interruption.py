@@ -1,6 +1,7 @@
 """Signals that ask a run to stop: it saves its state between two steps and ends."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ class StopRequest:
         self.number = number
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        print(f"{signal.Signals(number).name}: saving after this step; once more ends at once", flush=True)
+        message = f"{signal.Signals(number).name}: saving after this step; once more ends at once\n"
+        os.write(2, message.encode())  # print may be in the midst of a line
 
 
 @contextlib.contextmanager

@@ -23,12 +23,14 @@ def start(count: int, command: list[str], **options) -> list[subprocess.Popen]:
         **options: of `subprocess.Popen`.
     """
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
-    workers = []
+    workers = []  # each in a session of its own: Ctrl-C reaches them through `main` alone, once
     for index in range(count):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         environment = os.environ | {"TF_CONFIG": json.dumps(task)}
         quiet = {} if index == 0 else {"stdout": subprocess.DEVNULL}
-        workers.append(subprocess.Popen([sys.executable, *command], env=environment, **(quiet | options)))
+        workers.append(
+            subprocess.Popen([sys.executable, *command], env=environment, **(quiet | options), start_new_session=True)
+        )
     return workers
 
 

@@ -16,7 +16,8 @@ from iterand_tf.errors import ModelDirError
 from iterand_tf.files import check_writable, write_atomically
 
 _NOT_IN_FLAGS_FILE = {"model_dir", "resume"}
-# What may change when a run is continued: the network does not depend on it, or not by more than rounding.
+# What may change when a run is continued. The network does not depend on it, but for rounding and, on other devices,
+# the statistics of a BatchNormalization that is not synchronized.
 _MAY_DIFFER = re.compile(
     r"--(export_\w+|tflite_int8|data_dir|checkpoint_steps|max_checkpoints|strategy|virtual_devices)="
 )
@@ -113,6 +114,10 @@ class ModelDir:
                 raise ModelDirError(
                     f"--model_dir={self.path} is in use by another run; give another directory."
                 ) from error
+            except OSError:  # a file system that has no locks
+                pass
+            if self.flags_file.exists() and not config.run.resume:  # since `for_run` has looked
+                raise ModelDirError(f"--model_dir={self.path} holds a run; add --resume to continue it.")
             write_atomically(self.flags_file, flags_text(config))
             yield
         finally:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+import re
 import shutil
 import signal
 import statistics
@@ -59,14 +60,31 @@ def train(config: Config) -> TrainResult:
     model_dir = ModelDir.for_run(config) if chief else ModelDir(pathlib.Path(config.run.model_dir).expanduser())
     with environment(config):
         splits = load_data(config)
+        if splits.validation:  # before anything is written
+            shard = data.Shard(distribution.num_replicas(strategy))
+            shard.evaluation_batch_size(splits.validation.num_examples, config.data.batch_size)
         steps_per_epoch = math.ceil(splits.train.num_examples / config.data.batch_size)
         check_steps(config, steps_per_epoch)
-        with strategy.scope() if strategy else contextlib.nullcontext():
-            model = build_model(config, splits)
-            compile_model(model, config, steps_per_epoch, strategy)
-        with model_dir.created(config) if chief else contextlib.nullcontext():
-            job = _Job(config, splits, strategy, model_dir, model, steps_per_epoch, chief)
-            return job.run()
+        with _lost_workers(strategy):
+            with strategy.scope() if strategy else contextlib.nullcontext():
+                model = build_model(config, splits)
+                compile_model(model, config, steps_per_epoch, strategy)
+            with model_dir.created(config) if chief else contextlib.nullcontext():
+                job = _Job(config, splits, strategy, model_dir, model, steps_per_epoch, chief)
+                return job.run()
+
+
+@contextlib.contextmanager
+def _lost_workers(strategy):
+    """Says what errors of collective operations mean."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
+        if distribution.num_workers(strategy) == 1:
+            raise
+        raise LostWorkerError(
+            f"a worker was lost ({_reason(error)}); start all of them again with --resume."
+        ) from error
 
 
 def evaluate(config: Config, model_dir: ModelDir) -> dict[str, Any]:
@@ -95,7 +113,12 @@ def _unreadable(config, error):
 
 
 def _reason(error):
-    return error.message.split("{{")[0].strip().splitlines()[0]
+    """The telling line of an error of TensorFlow."""
+    lines = [re.sub(r"\{\{.*?\}\}", "", line).strip() for line in error.message.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("[[")]
+    if not lines:
+        return type(error).__name__
+    return lines[-1] if lines[0] == "Graph execution error:" else lines[0]  # the call stack comes before
 
 
 def load_model(model_dir: ModelDir, which: str) -> keras.Model:
@@ -135,6 +158,11 @@ class _Job:
         resumed = state.restore() if run.resume else False
         if run.resume and not resumed and (self.model_dir.best_model.exists() or self.model_dir.metrics.exists()):
             raise ModelDirError(f"--model_dir={run.model_dir} has lost all of its checkpoints; train anew elsewhere.")
+        workers = distribution.num_workers(self.strategy)
+        if distribution.sum_of_workers(self.strategy, state.step) != state.step * workers:
+            raise ModelDirError(
+                f"the workers see other checkpoints in --model_dir={run.model_dir}; let it be one directory."
+            )
         metrics_file = MetricsFile(self.model_dir.metrics, state.epoch)
         if self.chief:
             if run.resume:
@@ -142,14 +170,17 @@ class _Job:
                 print(f"continuing {self.model_dir.path} {place}")
             print(f"{_summary(self.model, self.config, self.splits)}\nwriting {self.model_dir.path}", flush=True)
         try:
+            if not resumed:
+                state.save(self.chief)  # so that a run without checkpoints has lost them
             self._fit(state, methods, metrics_file)
         except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-            if self.chief and not resumed and not self.model_dir.checkpoints.exists():
+            if self.chief and not run.resume and not state.step:
                 shutil.rmtree(self.model_dir.path)
             raise _unreadable(self.config, error) from error
-        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
-            raise LostWorkerError(
-                f"a worker was lost ({_reason(error)}); start all of them again with --resume."
+        except OSError as error:
+            raise ModelDirError(
+                f"--model_dir={self.model_dir.path} could not be written ({error.strerror}); "
+                "make room and continue with --resume."
             ) from error
         if not self.chief:
             return TrainResult(self.model_dir, {})
@@ -174,8 +205,6 @@ class _Job:
                 self._fit_epochs(state.epoch, epochs, 0, callbacks)
         if self.chief and not self.model_dir.best_model.exists():  # no epoch was asked for
             save_model(self.model, self.model_dir.best_model)
-        if not epochs:
-            state.save(self.chief)
 
     def _fit_epochs(self, first_epoch, epochs, first_batch, callbacks):
         options, batch_size = self.config.training, self.config.data.batch_size

@@ -7,7 +7,9 @@ import numpy as np
 
 from iterand_tf.callbacks import Rerandomize, current_step
 from iterand_tf.checkpoints import Checkpoints
-from iterand_tf.errors import ModelDirError
+from iterand_tf.errors import DivergedError, ModelDirError
+
+DIVERGED = "train anew with a lower --learning_rate. The checkpoints are those of before."
 
 
 class TrainingState:
@@ -31,7 +33,13 @@ class TrainingState:
         self._epoch_state: dict[str, np.ndarray] = {}
 
     def save(self, write: bool = True) -> None:
-        """Saves a checkpoint; with `write` False only takes part in reading values that all workers hold together."""
+        """Saves a checkpoint; with `write` False only takes part in reading values that all workers hold together.
+
+        Raises:
+            DivergedError: if a value of the network is not finite.
+            ModelDirError: if the checkpoint cannot be written.
+        """
+        self.check_finite()
         arrays = _named("model", self._model.variables) | _named("optimizer", self._model.optimizer.variables)
         if self.batch:
             arrays |= _named("metric", self._model.metrics_variables)
@@ -39,6 +47,12 @@ class TrainingState:
         progress = {name: getattr(self, name) for name in ("epoch", "batch", "best_accuracy", "seconds")}
         if write:
             self._checkpoints.save(self.step, progress, arrays)
+
+    def check_finite(self) -> None:
+        """Raises DivergedError if a value of the network is NaN or infinite."""
+        for variable in self._model.variables:
+            if variable.dtype.startswith(("float", "bfloat")) and not np.isfinite(np.asarray(variable)).all():
+                raise DivergedError(f"{variable.path} is not finite after step {self.step}; {DIVERGED}")
 
     def restore(self) -> bool:
         """Restores the newest checkpoint; False if there is none.
@@ -93,7 +107,8 @@ def _named(part: str, variables: list[Any]) -> dict[str, np.ndarray]:
 
 
 def _name(part, number, variable):
-    return f"{part}/{number:05}/{variable.path}"
+    # A model's layers have names of their own; an optimizer's path begins with a name that Keras counts.
+    return f"{part}/{number:05}/{variable.path if part == 'model' else variable.name}"
 
 
 def _assign(part, variables, arrays):

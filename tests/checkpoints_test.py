@@ -49,6 +49,14 @@ def test_falls_back_to_the_one_before(saved, damage, capsys):
     assert ("trying the checkpoint before it" in warned) == newest.exists()
 
 
+def test_a_state_saved_after_a_fallback_is_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", max_to_keep=1)
+    checkpoints.save(9, {"epoch": 9}, {})
+    truncate(checkpoints.files()[0])
+    checkpoints.save(5, {"epoch": 5}, {})
+    assert checkpoints.newest() == ({"epoch": 5}, {})
+
+
 @pytest.mark.parametrize("damage", [truncate, empty, flip_a_bit])
 def test_with_none_left_it_is_an_error(saved, damage):
     for path in saved.files():

@@ -203,6 +203,7 @@ BAD_INPUT = [
     (["--virtual_devices=2", "--batch_size=1"], 1, "--batch_size=1 must be at least the number of devices, 2"),
     (["--steps_per_execution=5"], 1, "--steps_per_execution=5 must divide the 11 steps of an epoch: one of 1, 11"),
     (["--deterministic", "--augmentation=mixup"], 1, "--augmentation=mixup draws from keras_cv's own generators"),
+    (["--strategy=one_device", "--virtual_devices=2"], 1, "--virtual_devices goes with --strategy=mirrored"),
     (["--checkpoint_steps=-1"], 1, "--checkpoint_steps must be at least 0"),
     (["--max_checkpoints=0"], 1, "--max_checkpoints must be at least 1"),
     (["--seed=-1"], 1, "--seed must be at least 0"),
@@ -307,6 +308,40 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint_before(run, tm
     assert main.main(["main.py", *arguments]) == 5
     assert "the loss is nan after step 43; train anew with a lower --learning_rate" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "model" / "checkpoints").iterdir()} == before
+
+
+def test_a_last_step_that_diverges_is_found_before_it_is_saved(tmp_path, capsys):
+    flags = [*SMALL, "--method=dense", "--epochs=1", "--batch_size=2000", "--learning_rate=1e38"]
+    assert main.main(["main.py", *flags, f"--model_dir={tmp_path}/model"]) == 5
+    assert "is not finite after step 1; train anew with a lower --learning_rate" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "model" / "checkpoints").iterdir()] == ["step-0000000000.npz"]
+
+
+def test_lost_checkpoints_are_an_error_and_no_new_beginning(run, tmp_path, capsys):
+    shutil.copytree(run[0] / "model", tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "checkpoints")
+    arguments = [f"--flagfile={tmp_path}/model/flags.txt", f"--model_dir={tmp_path}/model", "--resume"]
+    assert main.main(["main.py", *arguments]) == 3
+    assert "has lost all of its checkpoints" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_network_is_refused(run, tmp_path, capsys):
+    shutil.copytree(run[0] / "model", tmp_path / "model")
+    flags = (run[0] / "model" / "flags.txt").read_text()
+    (tmp_path / "model" / "flags.txt").write_text(flags.replace("--width_factor=0.25", "--width_factor=0.5"))
+    arguments = [f"--flagfile={tmp_path}/model/flags.txt", f"--model_dir={tmp_path}/model", "--resume"]
+    assert main.main(["main.py", *arguments]) == 3
+    assert "the newest checkpoint is of another network" in capsys.readouterr().err
+
+
+def test_a_run_continues_on_another_number_of_devices(tmp_path):
+    flags = [*SMALL, f"--model_dir={tmp_path}/model", "--checkpoint_steps=5"]
+    assert main.main(["main.py", *flags]) == 0
+    checkpoints = sorted((tmp_path / "model" / "checkpoints").iterdir())
+    assert checkpoints[-2].name == "step-0000000040.npz"  # inside the second epoch
+    checkpoints[-1].unlink()
+    assert main.main(["main.py", *flags, "--resume", "--strategy=mirrored", "--virtual_devices=2"]) == 0
+    assert json.loads((tmp_path / "model" / "result.json").read_text())["steps"] == 42
 
 
 def test_a_second_run_in_a_directory_refuses(run, capsys):

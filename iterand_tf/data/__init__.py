@@ -4,11 +4,21 @@ from iterand_tf.data.augmentation import AUGMENTATIONS, KERAS_CV_POLICIES
 from iterand_tf.data.digits import load_digits
 from iterand_tf.data.examples import ArrayExamples, EncodedExamples, Examples
 from iterand_tf.data.folder import load_folder
+from iterand_tf.data.shard import Shard
 from iterand_tf.data.splits import Splits
 from iterand_tf.data.tfds_images import load_tfds
 from iterand_tf.errors import DataError
 
-__all__ = ["AUGMENTATIONS", "KERAS_CV_POLICIES", "ArrayExamples", "EncodedExamples", "Examples", "Splits", "load"]
+__all__ = [
+    "AUGMENTATIONS",
+    "KERAS_CV_POLICIES",
+    "ArrayExamples",
+    "EncodedExamples",
+    "Examples",
+    "Shard",
+    "Splits",
+    "load",
+]
 
 _FOLDER = "folder:"
 

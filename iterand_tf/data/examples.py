@@ -187,7 +187,7 @@ class EncodedExamples:
             shard.bounds(batch_size, shard.first)[0],
             shard.bounds(batch_size, shard.first + shard.count - 1)[1],
         )
-        spans = examples.map(decode, DECODERS).batch(last - first, num_parallel_calls=tf.data.AUTOTUNE).enumerate()
+        spans = examples.map(decode, DECODERS).batch(last - first).enumerate()
         return spans.map(lambda number, span: (number + skipped, *span))
 
     def evaluation_image(self, encoded):

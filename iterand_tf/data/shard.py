@@ -69,7 +69,7 @@ class Shard:
             UserError: if there is none.
 
         >>> Shard(num_replicas=4).evaluation_batch_size(33, 16)
-        15
+        14
         """
         for size in range(batch_size, self.num_replicas - 1, -1):
             if num_examples % size == 0 or num_examples % size >= self.num_replicas:

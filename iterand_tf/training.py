@@ -174,7 +174,7 @@ class _Job:
                 state.save(self.chief)  # so that a run without checkpoints has lost them
             self._fit(state, methods, metrics_file)
         except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-            if self.chief and not run.resume and not state.step:
+            if self.chief and not (run.resume or state.epoch or state.batch):  # nothing is lost
                 shutil.rmtree(self.model_dir.path)
             raise _unreadable(self.config, error) from error
         except OSError as error:

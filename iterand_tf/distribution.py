@@ -11,7 +11,7 @@ from iterand_tf.data.shard import Shard
 from iterand_tf.errors import UserError
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
-_SLURM = "SLURM_STEP_NODELIST"
+_SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
 
 
 def make_strategy(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy | None:
@@ -31,7 +31,7 @@ def make_strategy(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy
     """
     if name == "one_device":
         return None
-    workers = _check_tf_config() or (int(os.environ.get("SLURM_NTASKS", "1")) if _SLURM in os.environ else 0)
+    workers = _check_tf_config() or int(os.environ.get(_SLURM_TASKS, "0"))
     if name == "multi_worker" or (name == "auto" and workers > 1):
         if not workers:
             raise UserError(
@@ -56,7 +56,12 @@ def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
 
 @functools.cache
 def _multi_worker():
-    resolver = None if "TF_CONFIG" in os.environ else tf.distribute.cluster_resolver.SlurmClusterResolver()
+    if "TF_CONFIG" in os.environ:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    # The resolver counts GPUs by nvidia-smi and divides them among tasks; without any, numbers that divide must do.
+    tasks = int(os.environ[_SLURM_TASKS])
+    no_gpus = {} if _gpus() else {"gpus_per_node": tasks, "gpus_per_task": 1, "auto_set_gpu": False}
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(**no_gpus)
     return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
 
 

@@ -1,6 +1,7 @@
 """Two workers on 127.0.0.1 through main.py: the network of one process, and what happens when one is killed."""
 
 import csv
+import os
 import pathlib
 import signal
 import subprocess
@@ -98,6 +99,25 @@ def test_a_worker_that_is_killed_ends_the_other_and_both_resume(whole, tmp_path)
     assert expected.keys() == found.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+@pytest.mark.slow
+def test_two_tasks_of_slurm_train_as_two_workers(whole, tmp_path):
+    slurm = {"SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NUM_TASKS": "2"}
+    command = [sys.executable, *arguments(tmp_path / "model", "--epochs=3")]
+    workers = [
+        subprocess.Popen(
+            command,
+            env=os.environ | slurm | {"SLURM_PROCID": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    codes, errors = ended(workers)
+    assert codes == [0, 0], errors
+    assert losses(tmp_path / "model") == losses(whole)
 
 
 def test_the_launcher_says_how_it_is_called(capsys):

@@ -58,7 +58,7 @@ def round_values(kernel: np.ndarray, dtype: str) -> np.ndarray:
     Raises:
         ValueError: if the type is unknown, or a finite value too large for it.
 
-    >>> round_values(np.arange(20, dtype=np.float32) / 3, "bfloat16")[1].item()
+    >>> round_values(np.arange(300, dtype=np.float32) / 3, "bfloat16")[1].item()
     0.333984375
     """
     if dtype not in DTYPES:

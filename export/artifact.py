@@ -17,7 +17,6 @@ from export.entropy import kernel_entropy_bits
 from export.network import Network
 from export.pack import PackedKernel, encode
 from export.saved_model import write_saved_model
-from iterand_tf.data.augmentation import whole_of_encoded
 from iterand_tf.errors import ExportError
 
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit
@@ -32,15 +31,11 @@ class Artifact:
     rounded: Network  # the same for the packed format
     kernel_dtype: str
     input_shape: tuple[int | None, ...]
-    given_decode: Callable[[tf.Tensor], tf.Tensor] | None
+    decode: Callable[[tf.Tensor], tf.Tensor] | None
     labels: Sequence[str]
     flags: str
     sample: np.ndarray
     tflite_int8: bool
-
-    @property
-    def decode(self) -> Callable[[tf.Tensor], tf.Tensor] | None:
-        return self.given_decode or _whole_image(self.input_shape)
 
     @functools.cached_property
     def packed(self) -> list[PackedKernel]:
@@ -101,14 +96,6 @@ class Artifact:
         compare_logits(served["images"], trained if network is self.network else network.own_logits(self.sample))
         if "encoded" in served and self.decode is not None:
             compare_logits(served["encoded"], network.own_logits(self.decode(self.encoded_image)[tf.newaxis]))
-
-
-def _whole_image(input_shape):
-    """Decodes an image to an input of 1 or 3 channels; None if inputs are not such images of known size."""
-    height, width, channels = input_shape[1:] if len(input_shape) == 4 else (None, None, None)
-    if height is None or width is None or channels not in (1, 3):
-        return None
-    return lambda encoded: whole_of_encoded(encoded, (height, width), channels)
 
 
 def served_logits(path: pathlib.Path, sample: np.ndarray, encoded: bytes) -> dict[str, np.ndarray]:

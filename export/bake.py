@@ -2,14 +2,14 @@
 
 import keras
 
-from export.clone import clone
+from export.clone import clone, is_graph
 from iterand_tf import SubnetLayer, subnet_layers
 from iterand_tf.models.factories import SampledKernel
 
 
 def can_bake(model: keras.Model) -> bool:
     """Whether `bake` takes the model: each layer with Subnet layers inside is a functional or Sequential model."""
-    if not _is_graph(model):
+    if not is_graph(model):
         return False
     return all(
         can_bake(layer) if isinstance(layer, keras.Model) else isinstance(layer, SubnetLayer)
@@ -34,7 +34,7 @@ def bake(model: keras.Model) -> keras.Model:
     >>> [type(layer).__name__ for layer in bake(model).layers]
     ['Dense']
     """
-    if not _is_graph(model):
+    if not is_graph(model):
         raise ValueError(
             "bake takes a functional or Sequential model; write a subclassed one as keras.Model(inputs, outputs). "
             f"Received: model={model.name} of class {type(model).__name__}"
@@ -47,10 +47,6 @@ def bake(model: keras.Model) -> keras.Model:
             f"Received: model={model.name}"
         )
     return clone(model, _stock_layer)
-
-
-def _is_graph(model):
-    return isinstance(model, keras.Sequential) or hasattr(model, "operations")
 
 
 def _stock_layer(layer):

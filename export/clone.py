@@ -5,6 +5,15 @@ from collections.abc import Callable
 import keras
 
 
+def is_graph(layer: object) -> bool:
+    """Whether it is a functional or Sequential model, whose structure is known.
+
+    >>> is_graph(keras.Sequential()), is_graph(keras.layers.Dense(1))
+    (True, False)
+    """
+    return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
+
+
 def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.layers.Layer | None]) -> keras.Model:
     """A copy of a model, nested models included.
 

@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from export.artifact import Artifact, compare_logits, served_logits
-from export.bake import can_bake
+from export.clone import is_graph
 from export.network import Network, inference_arguments
 from export.versions import check_export_dir, targets_of, written_whole
+from iterand_tf.data.augmentation import whole_of_encoded
 from iterand_tf.errors import ExportError
 
 FORMATS = ("packed", "dense", "tflite")
@@ -135,7 +136,8 @@ def export_formats(
         rounded = network.rounded(kernel_dtype)
         if rounded is not network:
             compare_logits(network.own_logits(sample), trained)
-        shape = (None, *(model.inputs[0].shape[1:] if can_bake(model) else sample.shape[1:]))
+        shape = (None, *(model.inputs[0].shape[1:] if is_graph(model) else sample.shape[1:]))
+        decode = decode or _whole_image(shape)
         artifact = Artifact(network, rounded, kernel_dtype, shape, decode, labels, flags, sample, tflite_int8)
         results = {}
         with written_whole(directory, targets) as temporary:
@@ -151,7 +153,7 @@ def export_formats(
 
 def _check_sample(model, sample):
     """The batch to compare on: `sample` if it fits the model's input, or a random one."""
-    if not can_bake(model):
+    if not is_graph(model):
         if not model.built or sample is None or not len(sample):
             raise ValueError(
                 f"a subclassed model must be called once before, and needs a sample. Received: model={model.name}"
@@ -172,6 +174,14 @@ def _check_sample(model, sample):
     if not fits or not len(sample):
         raise ValueError(f"sample must be a batch of inputs of shape {shape}. Received: sample.shape={sample.shape}")
     return sample
+
+
+def _whole_image(input_shape):
+    """Decodes an image to an input of 1 or 3 channels; None if inputs are not such images of known size."""
+    height, width, channels = input_shape[1:] if len(input_shape) == 4 else (None, None, None)
+    if height is None or width is None or channels not in (1, 3):
+        return None
+    return lambda encoded: whole_of_encoded(encoded, (height, width), channels)
 
 
 def _logits_of(model, sample):

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from export.clone import clone
+from export.clone import clone, is_graph
 
 _FOLDABLE = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense)
 
@@ -20,13 +20,12 @@ class FoldedModel:
 
     Args:
         model: its kernels are multiplied by the scales, its biases are the shifts.
-        scales: of the output channels (the kernel's last axis), by id of the kernel's variable.
-        kernels: as they were before, by the same ids.
+        kernels: by id of a folded kernel's variable, the kernel as it was, and the scale of its output channels (last
+            axis).
     """
 
     model: keras.Model
-    scales: dict[int, np.ndarray]
-    kernels: dict[int, np.ndarray]
+    kernels: dict[int, tuple[np.ndarray, np.ndarray]]
 
 
 class Folded(keras.layers.Layer):
@@ -56,8 +55,7 @@ def fold_batch_normalization(model: keras.Model) -> FoldedModel:
     """
     pairs = dict(_pairs(model))
     normalizations = set(map(id, pairs.values()))
-    scales: dict[int, np.ndarray] = {}
-    kernels: dict[int, np.ndarray] = {}
+    kernels: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def folded(layer):
         if id(layer) in normalizations:
@@ -70,10 +68,10 @@ def fold_batch_normalization(model: keras.Model) -> FoldedModel:
         kernel = np.asarray(layer.kernel)
         copy.kernel.assign(kernel * scale)
         copy.bias.assign(shift + scale * np.asarray(layer.bias) if layer.use_bias else shift)
-        scales[id(copy.kernel)], kernels[id(copy.kernel)] = scale, kernel
+        kernels[id(copy.kernel)] = kernel, scale
         return copy
 
-    return FoldedModel(clone(model, folded), scales, kernels)
+    return FoldedModel(clone(model, folded), kernels)
 
 
 def _pairs(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:
@@ -91,7 +89,7 @@ def _models(model):
     """The model and the models in it, as often as they stand there."""
     yield model
     for layer in model.layers:
-        if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):
+        if is_graph(layer):
             yield from _models(layer)
 
 

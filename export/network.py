@@ -79,10 +79,7 @@ class Network:
         if not fold:
             return cls(baked, tuple(Kernel(variable, _float32(variable)) for variable in _kernels_of(baked)))
         folded = fold_batch_normalization(baked)
-        kernels = (
-            Kernel(v, folded.kernels.get(id(v), _float32(v)), folded.scales.get(id(v)))
-            for v in _kernels_of(folded.model)
-        )
+        kernels = (Kernel(v, *folded.kernels.get(id(v), (_float32(v), None))) for v in _kernels_of(folded.model))
         return cls(folded.model, tuple(kernels))
 
     def rounded(self, dtype: str) -> Self:

@@ -75,7 +75,7 @@ def write_saved_model(
 
 
 def _drop_hints(path):
-    """Drops what a loader infers anyway, the shapes of results and the names of captured tensors: 12 kB of a Conv6."""
+    """Drops what a loader infers anyway, the shapes of results and the names of captured tensors."""
     file = path / "saved_model.pb"
     contents = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     for meta_graph in contents.meta_graphs:

@@ -13,8 +13,6 @@ import tensorflow as tf
 from export.pack import PackedKernel, symbols_per_byte
 from export.unsaved_variable import unsaved_variable
 
-_BUCKETS = 2**62
-
 _SHARE_A_BYTE = 16  # the largest base of which two symbols fit a byte
 
 

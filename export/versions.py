@@ -63,6 +63,7 @@ def written_whole(directory: pathlib.Path, targets: dict[str, pathlib.Path]) -> 
             target.parent.mkdir(exist_ok=True)
             paths[name].rename(target)
             renamed.append(target)
+        temporary.rmdir()
     except BaseException as error:
         for path in (*renamed, temporary):
             shutil.rmtree(path, ignore_errors=True)
@@ -72,5 +73,3 @@ def written_whole(directory: pathlib.Path, targets: dict[str, pathlib.Path]) -> 
         if isinstance(error, OSError | tf.errors.OpError):
             raise ExportError(f"{directory} could not be written: {error}.") from error
         raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -99,11 +99,9 @@ class SaveState(keras.callbacks.Callback):
     ):
         super().__init__()
         self._state, self._best_model, self._writes = state, best_model, writes
-        self._steps_per_epoch, self._checkpoint_steps, self._should_stop = (
-            steps_per_epoch,
-            checkpoint_steps,
-            should_stop,
-        )
+        self._steps_per_epoch = steps_per_epoch
+        self._checkpoint_steps = checkpoint_steps
+        self._should_stop = should_stop
         self._first_batch = self._saved_step = 0
 
     def on_train_begin(self, logs=None):

@@ -56,7 +56,8 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
     codes = [worker.wait() for worker in workers]
-    return next((code for code in codes if code), 0)
+    failed = next((code for code in codes if code), 0)
+    return failed if failed >= 0 else 128 - failed  # as a shell says it of a signal
 
 
 if __name__ == "__main__":

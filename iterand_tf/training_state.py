@@ -67,7 +67,8 @@ class TrainingState:
         vars(self).update(progress)
         _assign("model", self._model.variables, arrays)
         _assign("optimizer", self._model.optimizer.variables, arrays)
-        self._epoch_state = {name: array for name, array in arrays.items() if not name.startswith(("model", "optim"))}
+        of_network = ("model/", "optimizer/")
+        self._epoch_state = {name: array for name, array in arrays.items() if not name.startswith(of_network)}
         return True
 
     def continue_epoch(self) -> None:
@@ -77,7 +78,7 @@ class TrainingState:
 
     def continue_metrics(self) -> None:
         """Adds the metrics of the epoch's part before the interruption; call it after a step, when metrics exist."""
-        saved = [array for name, array in sorted(self._epoch_state.items()) if name.startswith("metric")]
+        saved = [array for name, array in sorted(self._epoch_state.items()) if name.startswith("metric/")]
         for variable, part in zip(self._model.metrics_variables, saved, strict=True):
             variable.assign(np.asarray(variable) + part)
         self._epoch_state = {}

@@ -10,11 +10,9 @@ import sys
 import numpy as np
 import pytest
 
+from iterand_tf import local_workers
+
 ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "iterand_tf"))  # the launcher starts in a blink without TensorFlow, as a user starts it
-
-import local_workers  # noqa: E402
-
 PATIENCE = 240
 FLAGS = [
     "--dataset=digits",

@@ -29,6 +29,7 @@ FLAGS = [
     "--checkpoint_steps=5",
     "--deterministic",
 ]
+STEPS_PER_EPOCH = 21  # of 1,293 examples
 LONGEST_LIFE = 0.5  # seconds before a kill, after the first checkpoint or, sometimes, after the start
 EARLY = 0.2  # of the kills
 PATIENCE = 300.0
@@ -56,7 +57,7 @@ def kill_somewhere(model_dir, flags, while_saving):
     step = None
     for line in process.stdout:
         if match := re.search(r"after epoch (\d+) and (\d+) steps", line):
-            step = int(match[1]) * 21 + int(match[2])
+            step = int(match[1]) * STEPS_PER_EPOCH + int(match[2])
         if line.startswith("writing"):
             break
     before = newest_step(model_dir)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from iterand_tf.data.augmentation import centre_of_encoded, crop_flip, policy, random_crop_of_encoded, whole_of_encoded
 from iterand_tf.data.shard import Shard
 
-DECODERS = len(os.sched_getaffinity(0))  # AUTOTUNE would begin with one, anew in each epoch
+DECODERS = os.cpu_count() or 1  # AUTOTUNE would begin with one, anew in each epoch
 _WHOLE = Shard()
 
 
@@ -101,16 +101,15 @@ class ArrayExamples:
             return number, *apply_policy(batch, tf.one_hot(tf.gather(labels, indices), self.num_classes))
 
         batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(indices_of).map(load, tf.data.AUTOTUNE)
-        spans = batches.map(_span_of(shard))
-        return shard.split(spans, self.num_examples, batch_size, weighted=True).prefetch(tf.data.AUTOTUNE)
+        return shard.split(shard.cut(batches), self.num_examples, batch_size, weighted=True).prefetch(tf.data.AUTOTUNE)
 
     def evaluation_batches(self, batch_size, shard=_WHOLE):
         batch_size = shard.evaluation_batch_size(self.num_examples, batch_size)
         batches = tf.data.Dataset.from_tensor_slices((self.images, self.labels)).batch(batch_size).enumerate()
-        spans = batches.map(
+        batches = batches.map(
             lambda number, batch: (number, tf.cast(batch[0], tf.float32), tf.one_hot(batch[1], self.num_classes))
-        ).map(_span_of(shard))
-        return shard.split(spans, self.num_examples, batch_size, weighted=False).prefetch(tf.data.AUTOTUNE)
+        )
+        return shard.split(shard.cut(batches), self.num_examples, batch_size, weighted=False).prefetch(tf.data.AUTOTUNE)
 
     def evaluation_image(self, encoded):
         height, width, channels = self.image_shape
@@ -183,10 +182,7 @@ class EncodedExamples:
         examples = examples.enumerate().skip(skipped * batch_size)
         if shard.count < shard.num_replicas:
             examples = examples.filter(is_ours)
-        first, last = (
-            shard.bounds(batch_size, shard.first)[0],
-            shard.bounds(batch_size, shard.first + shard.count - 1)[1],
-        )
+        first, last = shard.span(tf.constant(batch_size, tf.int64))
         spans = examples.map(decode, DECODERS).batch(last - first).enumerate()
         return spans.map(lambda number, span: (number + skipped, *span))
 
@@ -205,16 +201,6 @@ class EncodedExamples:
 def _skipped(epoch, first_epoch, first_batch):
     """Batches of an epoch that were done before."""
     return tf.where(epoch == first_epoch, tf.constant(first_batch, tf.int64), tf.constant(0, tf.int64))
-
-
-def _span_of(shard):
-    """Cuts the worker's part out of a global batch."""
-
-    def cut(number, images, labels):
-        first, last = shard.span(tf.shape(labels)[0])
-        return number, images[first:last], labels[first:last]
-
-    return cut
 
 
 def read_files(paths: np.ndarray, labels: np.ndarray, seed: tf.Tensor | None) -> tf.data.Dataset:

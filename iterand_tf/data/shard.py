@@ -1,8 +1,7 @@
 """How a global batch is divided among the replicas of a distribution strategy.
 
 Replica r of R takes the examples from r * b // R to (r + 1) * b // R of a global batch of b, so that the same examples
-make up a batch on one device and on several, and sizes differ by one at most. A worker reads the examples of its own
-replicas only.
+make up a batch on one device and on several, and sizes differ by one at most.
 """
 
 import dataclasses
@@ -35,8 +34,19 @@ class Shard:
 
     def span(self, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The same of all of the worker's replicas; at least one example."""
-        first, last = self.bounds(size, self.first)[0], self.bounds(size, self.first + self.count - 1)[1]
-        return first, tf.maximum(last, self.bounds(size, self.first + self.count - 1)[0] + 1)
+        first_of_last, last = self.bounds(size, self.first + self.count - 1)
+        return self.bounds(size, self.first)[0], tf.maximum(last, first_of_last + 1)
+
+    def cut(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """The worker's span of each global batch, a triple of its number, images and labels."""
+        if self.count == self.num_replicas:
+            return batches
+
+        def span_of(number, images, labels):
+            first, last = self.span(tf.shape(labels)[0])
+            return number, images[first:last], labels[first:last]
+
+        return batches.map(span_of)
 
     def split(self, spans: tf.data.Dataset, num_examples: int, batch_size: int, weighted: bool) -> tf.data.Dataset:
         """Divides (number of the batch, its images and labels in the worker's span) into a batch for each replica.

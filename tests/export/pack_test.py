@@ -69,6 +69,15 @@ def test_close_to_the_entropy(sparsity, kind, coding):
     assert 8 * packed.num_bytes <= 1.02 * entropy.kernel_entropy_bits(kernel)
 
 
+@pytest.mark.parametrize(("sparsity", "most"), [(0.9, 1.03), (0.95, 1.17), (0.99, 1.4)])
+def test_at_high_sparsity_the_entropy_is_not_reached(sparsity, most):
+    draw = np.random.default_rng(0)
+    size = 500_000
+    zeros = draw.permutation(size) < sparsity * size
+    kernel = np.where(zeros, 0, draw.choice(np.float32([-0.1, 0.1]), size)).astype(np.float32)
+    assert 1 < 8 * encode(kernel).num_bytes / entropy.kernel_entropy_bits(kernel) <= most
+
+
 def test_a_kernel_without_zeros_stays_raw():
     assert encode(np.random.default_rng(0).normal(size=1000).astype(np.float32)).coding == "raw"
 

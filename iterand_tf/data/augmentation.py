@@ -18,10 +18,8 @@ _LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
 _CANDIDATES = 10
 _CENTRE_FRACTION = 224 / 256  # as the ImageNet experiments: shorter side to 256, then the centre 224
 
-Boxes = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 
-
-def random_boxes(count: int, height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor) -> Boxes:
+def random_boxes(count: int, height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Draws crop boxes: area 0.08 to 1 of the image, aspect ratio 3/4 to 4/3, log-uniform.
 
     Of ten candidates the first that fits is used, else the whole image.
@@ -32,30 +30,27 @@ def random_boxes(count: int, height: tf.Tensor, width: tf.Tensor, seed: tf.Tenso
         seed: integer tensor of shape (2,).
 
     Returns:
-        Float32 tensors (top, left, height, width) of shape (count,), whole pixels.
+        Float32 tensor of shape (count, 4): top, left, height, width, whole pixels.
     """
     seeds = tf.random.split(seed, 4)
     shapes = ((count, _CANDIDATES), (count, _CANDIDATES), (count,), (count,))
     area, ratio, top, left = (
         tf.random.stateless_uniform(shape, each) for shape, each in zip(shapes, tf.unstack(seeds), strict=True)
     )
-    return _boxes(area, ratio, top, left, height, width)
+    return _boxes(area, ratio, tf.stack([top, left], axis=1), height, width)
 
 
-def _boxes(for_area, for_ratio, for_top, for_left, height, width):
-    """Boxes from uniform numbers in [0, 1): ten candidates for area and ratio, one top and left, for each box."""
-    full_height, full_width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    area = (_AREA[0] + (_AREA[1] - _AREA[0]) * for_area) * full_height * full_width
+def _boxes(for_area, for_ratio, for_corner, height, width):
+    """Boxes from uniform numbers in [0, 1): ten candidates for area and ratio, two for top and left, for each box."""
+    full = tf.cast(tf.stack([height, width]), tf.float32)
+    area = (_AREA[0] + (_AREA[1] - _AREA[0]) * for_area) * full[0] * full[1]
     ratio = tf.exp(_LOG_RATIO[0] + (_LOG_RATIO[1] - _LOG_RATIO[0]) * for_ratio)
-    widths, heights = tf.round(tf.sqrt(area * ratio)), tf.round(tf.sqrt(area / ratio))
-    fits = (widths >= 1) & (heights >= 1) & (widths <= full_width) & (heights <= full_height)
+    sizes = tf.round(tf.sqrt(tf.stack([area / ratio, area * ratio], axis=2)))
+    fits = tf.reduce_all((sizes >= 1) & (sizes <= full), axis=2)
     first = tf.argmax(tf.cast(fits, tf.int32), axis=1, output_type=tf.int32)
-    any_fits = tf.reduce_any(fits, axis=1)
-    box_width = tf.where(any_fits, tf.gather(widths, first, batch_dims=1), full_width)
-    box_height = tf.where(any_fits, tf.gather(heights, first, batch_dims=1), full_height)
-    top = tf.floor(for_top * (full_height - box_height + 1))
-    left = tf.floor(for_left * (full_width - box_width + 1))
-    return top, left, box_height, box_width
+    size = tf.where(tf.reduce_any(fits, axis=1, keepdims=True), tf.gather(sizes, first, batch_dims=1), full)
+    corner = tf.floor(for_corner * (full - size + 1))
+    return tf.concat([corner, size], axis=1)
 
 
 def crop_flip(images: tf.Tensor, seed: tf.Tensor, padding: int = CROP_PADDING) -> tf.Tensor:
@@ -72,7 +67,8 @@ def crop_flip(images: tf.Tensor, seed: tf.Tensor, padding: int = CROP_PADDING) -
     height, width = images.shape[1:3]
     count = tf.shape(images)[0]
     seeds = tf.random.split(seed, 2)
-    top, left, box_height, box_width = random_boxes(count, height + 2 * padding, width + 2 * padding, seeds[0])
+    boxes = random_boxes(count, height + 2 * padding, width + 2 * padding, seeds[0])
+    top, left, box_height, box_width = tf.unstack(boxes, axis=1)
     # One black pixel around the image to blend with; what lies farther out, crop_and_resize makes black itself.
     bordered = tf.pad(tf.cast(images, tf.float32), [(0, 0), (1, 1), (1, 1), (0, 0)])
     first_y, last_y = _sample_range(top - padding, box_height, height)
@@ -135,8 +131,7 @@ def random_crop_of_encoded(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf
 
     def crop_window(height, width):
         area, ratio = uniform[:, :_CANDIDATES], uniform[:, _CANDIDATES : 2 * _CANDIDATES]
-        boxes = _boxes(area, ratio, uniform[:, -3], uniform[:, -2], height, width)
-        return tf.cast(tf.concat(boxes, axis=0), tf.int32)
+        return tf.cast(_boxes(area, ratio, uniform[:, -3:-1], height, width)[0], tf.int32)
 
     image = _decode_window(encoded, crop_window, dct_method="INTEGER_FAST", fancy_upscaling=False)
     image = tf.cond(uniform[0, -1] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)

@@ -17,6 +17,7 @@ from iterand_tf.data.augmentation import centre_of_encoded, crop_flip, policy, r
 from iterand_tf.data.shard import Shard
 
 DECODERS = os.cpu_count() or 1  # AUTOTUNE would begin with one, anew in each epoch
+_READ_AHEAD = 256  # encoded images
 _WHOLE = Shard()
 
 
@@ -125,13 +126,15 @@ class EncodedExamples:
 
     Args:
         read: function of an integer seed tensor of shape (2,), or of None for the stored order, that gives all
-            (encoded image, label) in an order that is a function of the seed.
-        num_examples: how many examples `read` gives.
+            records in an order that is a function of the seed.
+        parse: function of a record that gives its encoded image and label.
+        num_examples: how many records `read` gives.
         num_classes: number of classes.
         image_size: pixels of the square result.
     """
 
     read: Callable[[tf.Tensor | None], tf.data.Dataset]
+    parse: Callable[..., tuple[tf.Tensor, tf.Tensor]]
     num_examples: int
     num_classes: int
     image_size: int
@@ -142,49 +145,56 @@ class EncodedExamples:
 
     def training_batches(self, batch_size, augmentation, seed, first_epoch, epochs, first_batch=0, shard=_WHOLE):
         apply_policy = policy(augmentation, seed)
+        crops = tf.cast(item_seed(seed, tf.constant(-1), 0)[0], tf.int64)  # -1, to be apart from the epochs' orders
 
-        def spans_of(epoch):
-            key = item_seed(seed, epoch, tf.constant(0, tf.int64))[0]
+        def records_of(epoch):
+            return self.read(epoch_seed(seed, epoch)).skip(_skipped(epoch, first_epoch, first_batch) * batch_size)
 
-            def decode(position, example):
-                encoded, label = example
-                if augmentation == "none":
-                    return self._decode_centre(encoded, label)
-                crop_seed = tf.stack([tf.cast(key, tf.int64), position])
-                return random_crop_of_encoded(encoded, self.image_size, crop_seed), self._one_hot(label)
+        def decode(index, encoded, label):
+            if augmentation == "none":
+                return self._decode_centre(encoded, label)
+            crop = random_crop_of_encoded(encoded, self.image_size, tf.stack([crops, index]))
+            return crop, self._one_hot(label)
 
-            skipped = _skipped(epoch, first_epoch, first_batch)
-            return self._spans(self.read(epoch_seed(seed, epoch)), decode, batch_size, skipped, shard)
-
-        spans = tf.data.Dataset.range(first_epoch, epochs).flat_map(spans_of)
+        # The next epoch is read while this one is decoded.
+        records = tf.data.Dataset.range(first_epoch, epochs).flat_map(records_of).prefetch(_READ_AHEAD)
+        records = records.enumerate(first_epoch * self.num_examples + first_batch * batch_size)
+        spans = self._spans(records, decode, batch_size, first_batch, shard)
         spans = spans.map(lambda number, images, labels: (number, *apply_policy(images, labels)))
         return shard.split(spans, self.num_examples, batch_size, weighted=True).prefetch(tf.data.AUTOTUNE)
 
     def evaluation_batches(self, batch_size, shard=_WHOLE):
         batch_size = shard.evaluation_batch_size(self.num_examples, batch_size)
-        spans = self._spans(
-            self.read(None),
-            lambda position, example: self._decode_centre(*example),
-            batch_size,
-            tf.constant(0, tf.int64),
-            shard,
-        )
+        records = self.read(None).enumerate()
+        spans = self._spans(records, lambda _, *example: self._decode_centre(*example), batch_size, 0, shard)
         return shard.split(spans, self.num_examples, batch_size, weighted=False).prefetch(tf.data.AUTOTUNE)
 
-    def _spans(self, examples, decode, batch_size, skipped, shard):
-        """(number of the global batch, images, labels); only the worker's own part of each is decoded."""
+    def _spans(self, records, decode, batch_size, first_batch, shard):
+        """(number of the global batch in its epoch, images, labels); a worker decodes its own part of each only.
 
-        def is_ours(position, example):
+        The records of all epochs are numbered from 0; the first one begins the first epoch's batch `first_batch`.
+        """
+
+        def span(start):
+            return shard.span(tf.minimum(tf.cast(batch_size, tf.int64), self.num_examples - start))
+
+        def is_ours(index, record):
+            position = index % self.num_examples
             start = position // batch_size * batch_size
-            first, last = shard.span(tf.minimum(tf.cast(batch_size, tf.int64), self.num_examples - start))
+            first, last = span(start)
             return (start + first <= position) & (position < start + last)
 
-        examples = examples.enumerate().skip(skipped * batch_size)
         if shard.count < shard.num_replicas:
-            examples = examples.filter(is_ours)
-        first, last = shard.span(tf.constant(batch_size, tf.int64))
-        spans = examples.map(decode, DECODERS).batch(last - first).enumerate()
-        return spans.map(lambda number, span: (number + skipped, *span))
+            records = records.filter(is_ours)
+        first, last = span(tf.range(0, self.num_examples, batch_size, tf.int64))
+        sizes = tf.roll(last - first, -first_batch, axis=0)  # of the batches of each epoch, over and over
+
+        def decode_record(index, record):
+            image, label = decode(index, *self.parse(record))
+            return image[tf.newaxis], label[tf.newaxis]
+
+        spans = records.map(decode_record, DECODERS).rebatch(sizes).enumerate(first_batch)
+        return spans.map(lambda number, span: (number % len(sizes), *span))
 
     def evaluation_image(self, encoded):
         return centre_of_encoded(encoded, self.image_size)

@@ -35,7 +35,11 @@ def load_folder(path: str, image_size: int, validation_split: float, max_train_e
 
     def stream(paths, labels):
         return EncodedExamples(
-            lambda order_seed: read_files(paths, labels, order_seed), len(paths), len(classes), image_size
+            lambda order_seed: read_files(paths, labels, order_seed),
+            lambda pair: pair,
+            len(paths),
+            len(classes),
+            image_size,
         )
 
     chosen, held_out = validation_indices(len(train_files[0]), validation_split, max_train_examples, seed)

@@ -13,7 +13,7 @@ from iterand_tf.errors import DataError
 DEFAULT_IMAGE_SIZE = 224
 MEMORY_LIMIT_BYTES = 4 * 2**30  # decoded images above this are decoded as they are read
 _READ_BATCH = 1000
-_SHUFFLE_WINDOW = 2048  # encoded images; Dataset.shuffle takes no tensor as its seed, and the epoch is one
+_SHUFFLE_WINDOW = 2048  # records; Dataset.shuffle takes no tensor as its seed, and the epoch is one
 _PARALLEL_SHARDS = 16
 _TEST_SPLITS = {"imagenet2012": "validation"}  # where the split named test has no labels
 
@@ -48,6 +48,14 @@ def load_tfds(
     if max_train_examples:
         parts["train"] = _first_of(parts["train"], max_train_examples)
 
+    # Alone, the two features take a third of the time of all that a record holds.
+    features = {image: tf.io.FixedLenFeature((), tf.string), label: tf.io.FixedLenFeature((), tf.int64)}
+
+    def parse(record):
+        window, index = record
+        example = tf.io.parse_single_example(window[index], features)
+        return example[image], example[label]
+
     def stream(split, ranges):
         instructions = [
             instruction
@@ -56,7 +64,8 @@ def load_tfds(
             for instruction in builder.info.splits[f"{split}[{start}:{stop}]"].file_instructions
         ]
         return EncodedExamples(
-            lambda order_seed: _read_shards(instructions, image, label, order_seed),
+            lambda order_seed: _read_shards(instructions, order_seed),
+            parse,
             sum(stop - start for start, stop in ranges),
             len(names),
             image_size or DEFAULT_IMAGE_SIZE,
@@ -129,10 +138,11 @@ def _tfds_arrays(builder, split, image, label):
     return ArrayExamples(images, labels.astype(np.int32), builder.info.features[label].num_classes)
 
 
-def _read_shards(instructions, image, label, order_seed):
-    """(encoded image, label) from TFRecord shards, several at a time; shards and a window of examples are shuffled."""
-    # Alone, the two features take a third of the time of all that a record holds.
-    features = {image: tf.io.FixedLenFeature((), tf.string), label: tf.io.FixedLenFeature((), tf.int64)}
+def _read_shards(instructions, order_seed):
+    """(window, index) for each record of TFRecord shards, several read at a time: the record is window[index].
+
+    Shards and windows are shuffled. A window is shared, so that no record is copied before it is parsed.
+    """
     files = tf.constant([instruction.filename for instruction in instructions])
     skips = tf.constant([instruction.skip for instruction in instructions], tf.int64)
     takes = tf.constant([instruction.take for instruction in instructions], tf.int64)
@@ -140,23 +150,19 @@ def _read_shards(instructions, image, label, order_seed):
     if order_seed is not None:
         indices = tf.random.experimental.stateless_shuffle(indices, seed=order_seed)
 
-    def parse(record):
-        example = tf.io.parse_single_example(record, features)
-        return example[image], example[label]
-
     records = tf.data.Dataset.from_tensor_slices(indices).interleave(
         lambda index: tf.data.TFRecordDataset(files[index]).skip(skips[index]).take(takes[index]),
         cycle_length=_PARALLEL_SHARDS if order_seed is not None else 1,
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    if order_seed is not None:
+    if order_seed is None:
+        return records.map(lambda record: (record[tf.newaxis], 0))
 
-        def shuffled(number, window):
-            order = tf.random.experimental.stateless_shuffle(
-                tf.range(tf.size(window)), seed=tf.random.fold_in(order_seed, number)
-            )
-            return tf.data.Dataset.from_tensor_slices(order).map(lambda index: window[index])
+    def shuffled(number, window):
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(tf.size(window)), seed=tf.random.fold_in(order_seed, number)
+        )
+        return tf.data.Dataset.from_tensor_slices(order).map(lambda index: (window, index))
 
-        # The next window is read while this one is decoded.
-        records = records.batch(_SHUFFLE_WINDOW).prefetch(1).enumerate().flat_map(shuffled)
-    return records.map(parse, tf.data.AUTOTUNE)
+    # The next window is read while this one is decoded.
+    return records.batch(_SHUFFLE_WINDOW).prefetch(1).enumerate().flat_map(shuffled)

@@ -115,7 +115,7 @@ def test_labels_outside_the_class_range_are_refused():
     encoded = tf.io.encode_png(np.zeros((4, 4, 3), np.uint8))
     for label in (-1, 7):
         dataset = tf.data.Dataset.from_tensors((encoded, label))
-        stream = data.EncodedExamples(lambda seed, dataset=dataset: dataset, 1, 3, image_size=4)
+        stream = data.EncodedExamples(lambda seed, dataset=dataset: dataset, lambda pair: pair, 1, 3, image_size=4)
         with pytest.raises(tf.errors.InvalidArgumentError, match="outside the class range"):
             list(stream.evaluation_batches(1))
 

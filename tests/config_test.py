@@ -4,6 +4,8 @@ import dataclasses
 
 import pytest
 
+from export import exporter, pack
+from iterand_tf import config
 from iterand_tf.config import Config, option_fields
 from iterand_tf.errors import UserError
 from iterand_tf.model_dir import flags_text
@@ -24,6 +26,11 @@ def test_each_option_stands_in_one_part_and_has_a_line_of_help():
 def test_from_values_packs_what_option_fields_lists():
     assert Config.from_values(values()) == Config()
     assert Config.from_values(values(sparsity=0.7)).method.sparsity == 0.7
+
+
+def test_the_choices_are_those_of_the_exporter():
+    assert set(config.EXPORT_FORMATS) == set(exporter.FORMATS)
+    assert set(config.KERNEL_DTYPES) == set(pack.DTYPES)
 
 
 def test_is_frozen():

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import tensorflow as tf
 import main
 from iterand_tf.config import option_fields
 from iterand_tf.data import examples
+from iterand_tf.epoch_callbacks import MetricsFile
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = ["--dataset=digits", "--model=conv2", "--width_factor=0.25", "--batch_size=64", "--epochs=2"]
@@ -368,6 +370,58 @@ def test_a_signal_saves_between_two_steps(number, code, tmp_path):
     assert process.returncode == code
     (checkpoint, *_) = sorted((tmp_path / "model" / "checkpoints").glob("*.npz"), reverse=True)
     assert int(checkpoint.stem[len("step-") :]) >= 2 * 21
+
+
+def test_a_signal_during_validation_saves_the_epoch(tmp_path, monkeypatch):
+    arguments = ["main.py", *SMALL, f"--model_dir={tmp_path}/model"]
+    with monkeypatch.context() as patch:
+        terminate = staticmethod(lambda logs=None: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(MetricsFile, "on_test_begin", terminate)
+        assert main.main(arguments) == 143
+    checkpoints = sorted(path.name for path in (tmp_path / "model" / "checkpoints").iterdir())
+    assert checkpoints[-1] == "step-0000000021.npz"
+    assert main.main([*arguments, "--resume"]) == 0
+    assert json.loads((tmp_path / "model" / "result.json").read_text())["steps"] == 42
+
+
+def test_the_second_signal_ends_at_once():
+    script = """
+import os, signal, sys
+sys.path.insert(0, "iterand_tf")  # the module alone, without TensorFlow
+from interruption import deferred_signals
+with deferred_signals() as request:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(request.number, flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    print("not reached", flush=True)
+"""
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (-signal.SIGINT, f"{signal.SIGTERM.value}\n")
+    assert "once more ends at once" in result.stderr
+
+
+def test_files_that_cannot_be_written_leave_the_earlier_ones(run, tmp_path):
+    shutil.copytree(run[0] / "model", tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "tensorboard")
+    *_, last = sorted((tmp_path / "model" / "checkpoints").iterdir())
+    last.unlink()  # so that the second epoch is done again
+    before = {path: path.read_bytes() for path in (tmp_path / "model").rglob("*") if path.suffix in (".npz", ".keras")}
+    assert len(before) >= 2
+    arguments = [str(ROOT / "main.py"), f"--flagfile={tmp_path}/model/flags.txt", f"--model_dir={tmp_path}/model",
+                 "--resume"]  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert result.returncode == 3, result.stderr
+    assert result.stderr.splitlines()[-1].endswith("make room and continue with --resume.")
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list((tmp_path / "model").rglob("*tmp*"))
+    done(*arguments[1:])
 
 
 def test_a_damaged_best_model_is_one_sentence(run, tmp_path, capsys):

@@ -14,6 +14,7 @@ from iterand_tf import local_workers
 
 ROOT = pathlib.Path(__file__).parent.parent
 PATIENCE = 240
+STEPS_PER_EPOCH = 18  # of 1,152 examples
 FLAGS = [
     "--dataset=digits",
     "--max_train_examples=1280",
@@ -97,6 +98,19 @@ def test_a_worker_that_is_killed_ends_the_other_and_both_resume(whole, tmp_path)
     assert expected.keys() == found.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_a_signal_to_one_worker_ends_all(tmp_path):
+    model_dir = tmp_path / "model"
+    workers = start_workers(model_dir, "--epochs=300")
+    for line in workers[0].stdout:
+        if line.startswith("epoch 1/"):
+            workers[1].send_signal(signal.SIGTERM)
+            break
+    codes, errors = ended(workers)
+    assert codes == [143, 143], errors
+    newest = max((model_dir / "checkpoints").glob("step-*.npz"))
+    assert int(newest.stem[len("step-") :]) >= STEPS_PER_EPOCH
 
 
 @pytest.mark.slow

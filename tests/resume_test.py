@@ -11,6 +11,11 @@ def test_killed_and_resumed_to_the_same_bytes(tmp_path):
     assert stress(tmp_path, kills=2, epochs=6) >= 1
 
 
+def test_killed_and_resumed_on_two_devices(tmp_path):
+    random.seed(1)
+    assert stress(tmp_path, 1, 4, ["--strategy=mirrored", "--virtual_devices=2", "--checkpoint_steps=4"]) == 1
+
+
 @pytest.mark.slow
 def test_killed_twenty_times(tmp_path):
     random.seed(0)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -80,9 +81,9 @@ def arrays(model_dir):
         return {name: archive[name].tobytes() for name in archive.files if name != "progress"}
 
 
-def stress(directory: pathlib.Path, kills: int, epochs: int) -> int:
+def stress(directory: pathlib.Path, kills: int, epochs: int, more_flags: Sequence[str] = ()) -> int:
     """Returns how many kills hit a running process."""
-    flags = [f"--epochs={epochs}"]
+    flags = [f"--epochs={epochs}", *more_flags]
     whole, killed = directory / "whole", directory / "killed"
     finish(whole, flags)
     hits = 0

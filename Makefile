@@ -1,13 +1,13 @@
 # make quickstart   train, evaluate and export on the bundled digits
 # make test         lint and all tests that CI needs;  make test-all  the slow ones too
-# make bench        the figures of docs/performance.md
+# make bench        the figures of docs/performance.md; those that need data: make bench-data DATA_DIR=TFDS_ROOT
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart lint test test-all bench
+.PHONY: quickstart lint test test-all bench bench-data
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,3 +37,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/serving.py --model=conv6 --sparsity=0.5
 	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6 --weight_distribution=kaiming_uniform
 	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6 --weight_distribution=kaiming_uniform --kernel_dtype=bfloat16
+
+bench-data: $(READY)
+	$(BIN)/python benchmarks/imagenet_pipeline.py --data_dir=$(or $(DATA_DIR),$(error give DATA_DIR=TFDS_ROOT))
+	$(BIN)/python benchmarks/checkpoint_cost.py --data_dir=$(DATA_DIR)

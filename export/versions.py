@@ -56,14 +56,14 @@ def written_whole(directory: pathlib.Path, targets: dict[str, pathlib.Path]) -> 
     ]
     renamed = []
     try:
-        temporary.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # left behind by a killed process that had our number
+        temporary.mkdir(parents=True)
         paths = {name: temporary / name for name in targets}
         yield paths
         for name, target in targets.items():
             target.parent.mkdir(exist_ok=True)
             paths[name].rename(target)
             renamed.append(target)
-        temporary.rmdir()
     except BaseException as error:
         for path in (*renamed, temporary):
             shutil.rmtree(path, ignore_errors=True)
@@ -73,3 +73,4 @@ def written_whole(directory: pathlib.Path, targets: dict[str, pathlib.Path]) -> 
         if isinstance(error, OSError | tf.errors.OpError):
             raise ExportError(f"{directory} could not be written: {error}.") from error
         raise
+    shutil.rmtree(temporary, ignore_errors=True)

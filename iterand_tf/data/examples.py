@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from iterand_tf.data.augmentation import centre_of_encoded, crop_flip, policy, random_crop_of_encoded, whole_of_encoded
-from iterand_tf.data.shard import Shard
+from iterand_tf.data.shard import Shard, size_of_batch
 
-DECODERS = os.cpu_count() or 1  # AUTOTUNE would begin with one, anew in each epoch
-_READ_AHEAD = 256  # encoded images
+# Images decoded at a time: one for each processor that the process may use; AUTOTUNE would begin with one.
+DECODERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_READ_AHEAD = 64  # records
 _WHOLE = Shard()
 
 
@@ -145,15 +146,15 @@ class EncodedExamples:
 
     def training_batches(self, batch_size, augmentation, seed, first_epoch, epochs, first_batch=0, shard=_WHOLE):
         apply_policy = policy(augmentation, seed)
-        crops = tf.cast(item_seed(seed, tf.constant(-1), 0)[0], tf.int64)  # -1, to be apart from the epochs' orders
+        crop_key = tf.cast(item_seed(seed, -1, 0)[0], tf.int64)  # -1, to be apart from the epochs' orders
 
         def records_of(epoch):
-            return self.read(epoch_seed(seed, epoch)).skip(_skipped(epoch, first_epoch, first_batch) * batch_size)
+            return self._records(epoch_seed(seed, epoch)).skip(_skipped(epoch, first_epoch, first_batch) * batch_size)
 
         def decode(index, encoded, label):
             if augmentation == "none":
                 return self._decode_centre(encoded, label)
-            crop = random_crop_of_encoded(encoded, self.image_size, tf.stack([crops, index]))
+            crop = random_crop_of_encoded(encoded, self.image_size, tf.stack([crop_key, index]))
             return crop, self._one_hot(label)
 
         # The next epoch is read while this one is decoded.
@@ -165,9 +166,12 @@ class EncodedExamples:
 
     def evaluation_batches(self, batch_size, shard=_WHOLE):
         batch_size = shard.evaluation_batch_size(self.num_examples, batch_size)
-        records = self.read(None).enumerate()
+        records = self._records(None).enumerate()
         spans = self._spans(records, lambda _, *example: self._decode_centre(*example), batch_size, 0, shard)
         return shard.split(spans, self.num_examples, batch_size, weighted=False).prefetch(tf.data.AUTOTUNE)
+
+    def _records(self, order_seed):
+        return self.read(order_seed).apply(tf.data.experimental.assert_cardinality(self.num_examples))
 
     def _spans(self, records, decode, batch_size, first_batch, shard):
         """(number of the global batch in its epoch, images, labels); a worker decodes its own part of each only.
@@ -175,26 +179,26 @@ class EncodedExamples:
         The records of all epochs are numbered from 0; the first one begins the first epoch's batch `first_batch`.
         """
 
-        def span(start):
-            return shard.span(tf.minimum(tf.cast(batch_size, tf.int64), self.num_examples - start))
+        def span(number):
+            return shard.span(size_of_batch(number, batch_size, self.num_examples))
 
         def is_ours(index, record):
-            position = index % self.num_examples
-            start = position // batch_size * batch_size
-            first, last = span(start)
-            return (start + first <= position) & (position < start + last)
+            number, position = index % self.num_examples // batch_size, index % self.num_examples % batch_size
+            first, last = span(number)
+            return (first <= position) & (position < last)
 
-        if shard.count < shard.num_replicas:
+        if not shard.is_whole:
             records = records.filter(is_ours)
-        first, last = span(tf.range(0, self.num_examples, batch_size, tf.int64))
+        num_batches = -(-self.num_examples // batch_size)
+        first, last = span(tf.range(num_batches, dtype=tf.int64))
         sizes = tf.roll(last - first, -first_batch, axis=0)  # of the batches of each epoch, over and over
 
-        def decode_record(index, record):
+        def parse_and_decode(index, record):
             image, label = decode(index, *self.parse(record))
             return image[tf.newaxis], label[tf.newaxis]
 
-        spans = records.map(decode_record, DECODERS).rebatch(sizes).enumerate(first_batch)
-        return spans.map(lambda number, span: (number % len(sizes), *span))
+        spans = records.map(parse_and_decode, DECODERS).rebatch(sizes).enumerate(first_batch)
+        return spans.map(lambda number, span: (number % num_batches, *span))
 
     def evaluation_image(self, encoded):
         return centre_of_encoded(encoded, self.image_size)
@@ -222,13 +226,13 @@ def read_files(paths: np.ndarray, labels: np.ndarray, seed: tf.Tensor | None) ->
     )
 
 
-def epoch_seed(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+def epoch_seed(seed: int, epoch: int | tf.Tensor) -> tf.Tensor:
     """Seed tensor of an epoch's order."""
     return tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
 
 
-def item_seed(seed: int, epoch: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-    """Seed tensor of a batch's or an example's augmentation."""
+def item_seed(seed: int, epoch: int | tf.Tensor, number: int | tf.Tensor) -> tf.Tensor:
+    """Seed tensor of what is drawn for one item of an epoch, such as a batch's augmentation."""
     return tf.random.fold_in(epoch_seed(seed, epoch), number)
 
 

@@ -28,6 +28,11 @@ class Shard:
     first: int = 0
     count: int = 1
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the worker has all replicas."""
+        return self.count == self.num_replicas
+
     def bounds(self, size: tf.Tensor, replica: int) -> tuple[tf.Tensor, tf.Tensor]:
         """First and last (exclusive) example of a replica in a global batch of `size` examples."""
         return replica * size // self.num_replicas, (replica + 1) * size // self.num_replicas
@@ -39,7 +44,7 @@ class Shard:
 
     def cut(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """The worker's span of each global batch, a triple of its number, images and labels."""
-        if self.count == self.num_replicas:
+        if self.is_whole:
             return batches
 
         def span_of(number, images, labels):
@@ -58,7 +63,7 @@ class Shard:
             return spans.map(lambda number, images, labels: (images, labels))
 
         def pieces(number, images, labels):
-            size = tf.minimum(tf.cast(batch_size, tf.int64), num_examples - number * batch_size)
+            size = size_of_batch(number, batch_size, num_examples)
             offset, _ = self.span(size)
 
             def piece(replica):
@@ -88,3 +93,8 @@ class Shard:
             f"{num_examples} examples in batches of {batch_size} cannot be divided among {self.num_replicas} replicas; "
             "use fewer, or more examples."
         )
+
+
+def size_of_batch(number: tf.Tensor, batch_size: int, num_examples: int) -> tf.Tensor:
+    """Examples of the global batch `number` of an epoch: the last one may be short."""
+    return tf.minimum(tf.cast(batch_size, tf.int64), num_examples - number * batch_size)

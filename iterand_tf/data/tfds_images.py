@@ -141,7 +141,7 @@ def _tfds_arrays(builder, split, image, label):
 def _read_shards(instructions, order_seed):
     """(window, index) for each record of TFRecord shards, several read at a time: the record is window[index].
 
-    Shards and windows are shuffled. A window is shared, so that no record is copied before it is parsed.
+    Shards and windows are shuffled. The records of a window share its memory until they are parsed.
     """
     files = tf.constant([instruction.filename for instruction in instructions])
     skips = tf.constant([instruction.skip for instruction in instructions], tf.int64)

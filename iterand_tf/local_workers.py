@@ -3,8 +3,8 @@
 python iterand_tf/local_workers.py 2 main.py --flagfile=flags/quickstart.flags --model_dir=runs/two_workers
 
 Each worker gets a TF_CONFIG with addresses of 127.0.0.1. The chief's output is shown; of the others, what they write to
-standard error. The exit code is the first that is not 0, of a worker ended by a signal 128 and the signal's number. When
-this is stopped, the workers are too.
+standard error. The exit code is the first that is not 0, of a worker ended by a signal 128 and the signal's number.
+When this is stopped, the workers are too.
 """
 
 import json

@@ -124,7 +124,7 @@ def random_crop_of_encoded(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf
         seed: integer tensor of shape (2,).
 
     Returns:
-        Float32 image of shape (size, size, 3).
+        Uint8 image of shape (size, size, 3).
     """
     # One draw for all that is random: a second one would cost a tenth of decoding the image.
     uniform = tf.random.stateless_uniform((1, 2 * _CANDIDATES + 3), seed)
@@ -134,8 +134,9 @@ def random_crop_of_encoded(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf
         return tf.cast(_boxes(area, ratio, uniform[:, -3:-1], height, width)[0], tf.int32)
 
     image = _decode_window(encoded, crop_window, dct_method="INTEGER_FAST", fancy_upscaling=False)
+    image = tf.cast(tf.image.resize(image, (size, size)) + 0.5, tf.uint8)  # rounds
     image = tf.cond(uniform[0, -1] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
-    return tf.ensure_shape(tf.image.resize(image, (size, size)), (size, size, 3))
+    return tf.ensure_shape(image, (size, size, 3))
 
 
 def centre_of_encoded(encoded: tf.Tensor, size: int) -> tf.Tensor:

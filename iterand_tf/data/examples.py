@@ -1,8 +1,8 @@
 """Sets of labelled images, and their batches: decoded in memory, or decoded as they are read.
 
 A training batch is a function of (seed, epoch, number in the epoch), except for the draws of keras_cv's policies.
-Batches are pairs of float32 images in 0-255 and one-hot labels. Evaluation batches come in order and complete, the
-last short one included.
+Batches are pairs of images in 0-255 and one-hot labels. Images are float32; where random crops are decoded as they are
+read, uint8, a quarter of the bytes. Evaluation batches come in order and complete, the last short one included.
 """
 
 import dataclasses
@@ -14,11 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from iterand_tf.data.augmentation import centre_of_encoded, crop_flip, policy, random_crop_of_encoded, whole_of_encoded
-from iterand_tf.data.shard import Shard, size_of_batch
+from iterand_tf.data.shard import Shard, num_batches, size_of_batch
 
-# Images decoded at a time: one for each processor that the process may use; AUTOTUNE would begin with one.
-DECODERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# Images decoded at a time. They stay in order, so a large one would keep processors waiting if there were no more of
+# them than processors; AUTOTUNE would begin with one.
+DECODERS = 2 * _PROCESSORS
 _READ_AHEAD = 64  # records
+_BATCHES_AHEAD = 2
 _WHOLE = Shard()
 
 
@@ -100,18 +103,20 @@ class ArrayExamples:
                 batch = tf.cast(batch, tf.float32)
             else:
                 batch = crop_flip(batch, item_seed(seed, epoch, number))
-            return number, *apply_policy(batch, tf.one_hot(tf.gather(labels, indices), self.num_classes))
+            return apply_policy(batch, tf.one_hot(tf.gather(labels, indices), self.num_classes))
 
         batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(indices_of).map(load, tf.data.AUTOTUNE)
-        return shard.split(shard.cut(batches), self.num_examples, batch_size, weighted=True).prefetch(tf.data.AUTOTUNE)
+        batches = shard.split(shard.cut(batches), self.num_examples, batch_size, first_batch, weighted=True)
+        return batches.prefetch(tf.data.AUTOTUNE)
 
     def evaluation_batches(self, batch_size, shard=_WHOLE):
         batch_size = shard.evaluation_batch_size(self.num_examples, batch_size)
-        batches = tf.data.Dataset.from_tensor_slices((self.images, self.labels)).batch(batch_size).enumerate()
+        batches = tf.data.Dataset.from_tensor_slices((self.images, self.labels)).batch(batch_size)
         batches = batches.map(
-            lambda number, batch: (number, tf.cast(batch[0], tf.float32), tf.one_hot(batch[1], self.num_classes))
+            lambda images, labels: (tf.cast(images, tf.float32), tf.one_hot(labels, self.num_classes))
         )
-        return shard.split(shard.cut(batches), self.num_examples, batch_size, weighted=False).prefetch(tf.data.AUTOTUNE)
+        batches = shard.split(shard.cut(batches), self.num_examples, batch_size, 0, weighted=False)
+        return batches.prefetch(tf.data.AUTOTUNE)
 
     def evaluation_image(self, encoded):
         height, width, channels = self.image_shape
@@ -151,30 +156,30 @@ class EncodedExamples:
         def records_of(epoch):
             return self._records(epoch_seed(seed, epoch)).skip(_skipped(epoch, first_epoch, first_batch) * batch_size)
 
-        def decode(index, encoded, label):
+        def decode(index, encoded):
             if augmentation == "none":
-                return self._decode_centre(encoded, label)
-            crop = random_crop_of_encoded(encoded, self.image_size, tf.stack([crop_key, index]))
-            return crop, self._one_hot(label)
+                return self.evaluation_image(encoded)
+            return random_crop_of_encoded(encoded, self.image_size, tf.stack([crop_key, index]))
 
         # The next epoch is read while this one is decoded.
         records = tf.data.Dataset.range(first_epoch, epochs).flat_map(records_of).prefetch(_READ_AHEAD)
         records = records.enumerate(first_epoch * self.num_examples + first_batch * batch_size)
         spans = self._spans(records, decode, batch_size, first_batch, shard)
-        spans = spans.map(lambda number, images, labels: (number, *apply_policy(images, labels)))
-        return shard.split(spans, self.num_examples, batch_size, weighted=True).prefetch(tf.data.AUTOTUNE)
+        spans = spans.map(lambda images, labels: apply_policy(images, self._one_hot(labels)))
+        return _ahead(shard.split(spans, self.num_examples, batch_size, first_batch, weighted=True))
 
     def evaluation_batches(self, batch_size, shard=_WHOLE):
         batch_size = shard.evaluation_batch_size(self.num_examples, batch_size)
         records = self._records(None).enumerate()
-        spans = self._spans(records, lambda _, *example: self._decode_centre(*example), batch_size, 0, shard)
-        return shard.split(spans, self.num_examples, batch_size, weighted=False).prefetch(tf.data.AUTOTUNE)
+        spans = self._spans(records, lambda _, encoded: self.evaluation_image(encoded), batch_size, 0, shard)
+        spans = spans.map(lambda images, labels: (images, self._one_hot(labels)))
+        return _ahead(shard.split(spans, self.num_examples, batch_size, 0, weighted=False))
 
     def _records(self, order_seed):
         return self.read(order_seed).apply(tf.data.experimental.assert_cardinality(self.num_examples))
 
     def _spans(self, records, decode, batch_size, first_batch, shard):
-        """(number of the global batch in its epoch, images, labels); a worker decodes its own part of each only.
+        """Images and labels of each global batch; a worker decodes its own part of it only.
 
         The records of all epochs are numbered from 0; the first one begins the first epoch's batch `first_batch`.
         """
@@ -189,27 +194,30 @@ class EncodedExamples:
 
         if not shard.is_whole:
             records = records.filter(is_ours)
-        num_batches = -(-self.num_examples // batch_size)
-        first, last = span(tf.range(num_batches, dtype=tf.int64))
+        first, last = span(tf.range(num_batches(self.num_examples, batch_size), dtype=tf.int64))
         sizes = tf.roll(last - first, -first_batch, axis=0)  # of the batches of each epoch, over and over
 
         def parse_and_decode(index, record):
-            image, label = decode(index, *self.parse(record))
-            return image[tf.newaxis], label[tf.newaxis]
+            encoded, label = self.parse(record)
+            return decode(index, encoded)[tf.newaxis], label[tf.newaxis]
 
-        spans = records.map(parse_and_decode, DECODERS).rebatch(sizes).enumerate(first_batch)
-        return spans.map(lambda number, span: (number % num_batches, *span))
+        return records.map(parse_and_decode, DECODERS).rebatch(sizes)
 
     def evaluation_image(self, encoded):
         return centre_of_encoded(encoded, self.image_size)
 
-    def _decode_centre(self, encoded, label):
-        return self.evaluation_image(encoded), self._one_hot(label)
+    def _one_hot(self, labels):
+        in_range = tf.reduce_all((labels >= 0) & (tf.cast(labels, tf.int64) < self.num_classes))
+        with tf.control_dependencies([tf.debugging.Assert(in_range, ["a label is outside the class range:", labels])]):
+            return tf.one_hot(labels, self.num_classes)
 
-    def _one_hot(self, label):
-        in_range = (label >= 0) & (tf.cast(label, tf.int64) < self.num_classes)
-        with tf.control_dependencies([tf.debugging.Assert(in_range, ["a label is outside the class range:", label])]):
-            return tf.one_hot(label, self.num_classes)
+
+def _ahead(batches):
+    """Has batches made ahead, without what would only cost time here: decoding alone keeps all processors busy."""
+    options = tf.data.Options()
+    options.threading.max_intra_op_parallelism = 1  # no operation is divided among threads
+    options.autotune.enabled = False  # nothing is left to choose
+    return batches.prefetch(_BATCHES_AHEAD).with_options(options)
 
 
 def _skipped(epoch, first_epoch, first_batch):

@@ -43,27 +43,31 @@ class Shard:
         return self.bounds(size, self.first)[0], tf.maximum(last, first_of_last + 1)
 
     def cut(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """The worker's span of each global batch, a triple of its number, images and labels."""
+        """The worker's span of each global batch, a pair of images and labels."""
         if self.is_whole:
             return batches
 
-        def span_of(number, images, labels):
+        def span_of(images, labels):
             first, last = self.span(tf.shape(labels)[0])
-            return number, images[first:last], labels[first:last]
+            return images[first:last], labels[first:last]
 
         return batches.map(span_of)
 
-    def split(self, spans: tf.data.Dataset, num_examples: int, batch_size: int, weighted: bool) -> tf.data.Dataset:
-        """Divides (number of the batch, its images and labels in the worker's span) into a batch for each replica.
+    def split(
+        self, spans: tf.data.Dataset, num_examples: int, batch_size: int, first_batch: int, weighted: bool
+    ) -> tf.data.Dataset:
+        """Divides the worker's span of each global batch, beginning with an epoch's `first_batch`, among its replicas.
 
         Where replicas have examples of unequal number, the mean of their mean losses is not the loss of the global
         batch; `weighted` adds the sample weights that make it so. A replica that has none gets one of weight zero.
         """
         if self.num_replicas == 1:
-            return spans.map(lambda number, images, labels: (images, labels))
+            return spans
+        batches_per_epoch = num_batches(num_examples, batch_size)
 
-        def pieces(number, images, labels):
-            size = size_of_batch(number, batch_size, num_examples)
+        def pieces(number, span):
+            images, labels = span
+            size = size_of_batch(number % batches_per_epoch, batch_size, num_examples)
             offset, _ = self.span(size)
 
             def piece(replica):
@@ -75,7 +79,7 @@ class Shard:
 
             return tf.data.Dataset.range(self.first, self.first + self.count).map(piece)
 
-        return spans.flat_map(pieces)
+        return spans.enumerate(first_batch).flat_map(pieces)
 
     def evaluation_batch_size(self, num_examples: int, batch_size: int) -> int:
         """The largest batch size up to `batch_size` that leaves no replica without examples.
@@ -95,6 +99,11 @@ class Shard:
         )
 
 
+def num_batches(num_examples: int, batch_size: int) -> int:
+    """Global batches of an epoch: the last one may be short."""
+    return -(-num_examples // batch_size)
+
+
 def size_of_batch(number: tf.Tensor, batch_size: int, num_examples: int) -> tf.Tensor:
-    """Examples of the global batch `number` of an epoch: the last one may be short."""
+    """Examples of the global batch `number` of an epoch."""
     return tf.minimum(tf.cast(batch_size, tf.int64), num_examples - number * batch_size)

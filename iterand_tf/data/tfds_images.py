@@ -13,7 +13,7 @@ from iterand_tf.errors import DataError
 DEFAULT_IMAGE_SIZE = 224
 MEMORY_LIMIT_BYTES = 4 * 2**30  # decoded images above this are decoded as they are read
 _READ_BATCH = 1000
-_SHUFFLE_WINDOW = 2048  # records; Dataset.shuffle takes no tensor as its seed, and the epoch is one
+_SHUFFLE_BUFFER = 2048  # records
 _PARALLEL_SHARDS = 16
 _TEST_SPLITS = {"imagenet2012": "validation"}  # where the split named test has no labels
 
@@ -52,8 +52,7 @@ def load_tfds(
     features = {image: tf.io.FixedLenFeature((), tf.string), label: tf.io.FixedLenFeature((), tf.int64)}
 
     def parse(record):
-        window, index = record
-        example = tf.io.parse_single_example(window[index], features)
+        example = tf.io.parse_single_example(record, features)
         return example[image], example[label]
 
     def stream(split, ranges):
@@ -139,10 +138,7 @@ def _tfds_arrays(builder, split, image, label):
 
 
 def _read_shards(instructions, order_seed):
-    """(window, index) for each record of TFRecord shards, several read at a time: the record is window[index].
-
-    Shards and windows are shuffled. The records of a window share its memory until they are parsed.
-    """
+    """The records of TFRecord shards, several read at a time; the seed shuffles shards, and records in a buffer."""
     files = tf.constant([instruction.filename for instruction in instructions])
     skips = tf.constant([instruction.skip for instruction in instructions], tf.int64)
     takes = tf.constant([instruction.take for instruction in instructions], tf.int64)
@@ -150,19 +146,19 @@ def _read_shards(instructions, order_seed):
     if order_seed is not None:
         indices = tf.random.experimental.stateless_shuffle(indices, seed=order_seed)
 
+    parallel = _PARALLEL_SHARDS if order_seed is not None else 1
     records = tf.data.Dataset.from_tensor_slices(indices).interleave(
         lambda index: tf.data.TFRecordDataset(files[index]).skip(skips[index]).take(takes[index]),
-        cycle_length=_PARALLEL_SHARDS if order_seed is not None else 1,
-        num_parallel_calls=tf.data.AUTOTUNE,
+        cycle_length=parallel,
+        num_parallel_calls=parallel,
     )
     if order_seed is None:
-        return records.map(lambda record: (record[tf.newaxis], 0))
+        return records
 
-    def shuffled(number, window):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(tf.size(window)), seed=tf.random.fold_in(order_seed, number)
-        )
-        return tf.data.Dataset.from_tensor_slices(order).map(lambda index: (window, index))
+    def shuffled(seed):
+        # Dataset.shuffle joins the process's seed to its own; this one is of the graph of this function alone.
+        tf.random.set_seed(1)
+        return records.shuffle(_SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False)
 
-    # The next window is read while this one is decoded.
-    return records.batch(_SHUFFLE_WINDOW).prefetch(1).enumerate().flat_map(shuffled)
+    seed = tf.cast(tf.random.fold_in(order_seed, 0)[0], tf.int64)
+    return tf.data.Dataset.from_tensors(seed).flat_map(shuffled)

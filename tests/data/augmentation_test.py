@@ -55,11 +55,30 @@ def test_centre_of_an_encoded_image(encode):
     assert abs(float(centre.numpy().mean()) - 50) < 2
 
 
-def test_random_crop_of_an_encoded_image():
-    encoded = tf.io.encode_jpeg(np.full((50, 80, 3), 120, np.uint8))
+@pytest.mark.parametrize("encode", [tf.io.encode_png, tf.io.encode_jpeg])
+def test_random_crop_of_an_encoded_image(encode):
+    encoded = encode(np.full((50, 80, 3), 120, np.uint8))
     crop = augmentation.random_crop_of_encoded(encoded, 32, SEED)
-    assert crop.shape == (32, 32, 3)
-    np.testing.assert_allclose(crop, 120, atol=2)
+    assert (crop.shape, crop.dtype) == ((32, 32, 3), tf.uint8)
+    np.testing.assert_allclose(crop.numpy().astype(int), 120, atol=2)
+
+
+def test_random_crops_of_an_encoded_image_are_rounded_and_flipped_half_of_the_time():
+    columns = np.linspace(0, 255, 40).astype(np.uint8)  # grows from left to right
+    encoded = tf.io.encode_png(np.broadcast_to(columns[None, :, None], (30, 40, 3)))
+    rising = 0
+    for number in range(100):
+        seed = tf.constant([7, number], tf.int64)
+        crop = augmentation.random_crop_of_encoded(encoded, 16, seed).numpy().astype(int)
+        steps = np.diff(crop[:, :, 0], axis=1)
+        assert (steps >= 0).all() or (steps <= 0).all()
+        rising += steps.sum() > 0
+        uniform = tf.random.stateless_uniform((1, 23), seed)
+        box = augmentation._boxes(uniform[:, :10], uniform[:, 10:20], uniform[:, 20:22], 30, 40)[0].numpy().astype(int)
+        exact = tf.image.resize(columns[None, box[1] : box[1] + box[3], None], (1, 16))[0, :, 0].numpy()
+        expected = np.floor(exact + 0.5).astype(int)
+        np.testing.assert_array_equal(crop[0, :, 0], expected if steps.sum() > 0 else expected[::-1])
+    assert 35 <= rising <= 65
 
 
 @pytest.mark.parametrize("name", ["randaugment", "mixup", "cutmix"])

@@ -1,12 +1,14 @@
 """Datasets from scikit-learn, TFDS and folders, made here where no real one is needed."""
 
 import pathlib
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from iterand_tf import data
+from iterand_tf.data import tfds_images
 from iterand_tf.errors import DataError
 
 SHARED = pathlib.Path(__file__).parents[2].parent / "shared" / "data" / "tfds"
@@ -146,6 +148,28 @@ def test_tfds_dataset_that_is_not_prepared(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", no_network)
     with pytest.raises(DataError, match=r"mnist is not prepared in .* could not be downloaded \(no route to host\)"):
         data.load("mnist", str(tmp_path))
+
+
+def test_shards_are_read_in_an_order_of_the_seed_alone(tmp_path):
+    instructions = []
+    for shard in range(3):
+        path = str(tmp_path / f"{shard}.tfrecord")
+        with tf.io.TFRecordWriter(path) as writer:
+            for number in range(20):
+                writer.write(str(20 * shard + number).encode())
+        instructions.append(types.SimpleNamespace(filename=path, skip=2, take=10))
+
+    def read(seed, process_seed):
+        tf.random.set_seed(process_seed)
+        records = tfds_images._read_shards(instructions, seed and tf.constant(seed, tf.int64))
+        return [int(record) for record in records.as_numpy_iterator()]
+
+    stored = [20 * shard + number for shard in range(3) for number in range(2, 12)]
+    assert read(None, 0) == stored
+    order, other = read([0, 1], 0), read([0, 2], 0)
+    assert sorted(order) == sorted(other) == stored
+    assert order != other
+    assert order == read([0, 1], 5)
 
 
 @needs_shared_data

@@ -43,18 +43,13 @@ class Checkpoints:
         """Writes a state.
 
         Raises:
-            ModelDirError: if it cannot be written; the earlier ones are intact.
+            OSError: if it cannot be written; the earlier ones are intact.
         """
         path = self._directory / f"step-{step:010}.npz"
-        try:
-            self._directory.mkdir(exist_ok=True)
-            entries: dict[str, Any] = {**arrays, _PROGRESS: np.frombuffer(json.dumps(progress).encode(), np.uint8)}
-            with open_atomically(path) as file:
-                np.savez(file, **entries)
-        except OSError as error:
-            raise ModelDirError(
-                f"{path} could not be written ({error.strerror}); make room and continue with --resume."
-            ) from error
+        self._directory.mkdir(exist_ok=True)
+        entries: dict[str, Any] = {**arrays, _PROGRESS: np.frombuffer(json.dumps(progress).encode(), np.uint8)}
+        with open_atomically(path) as file:
+            np.savez(file, **entries)
         # Files of later steps could not be read when the run was continued at an earlier one.
         later = [file for file in self.files() if file > path]
         earlier = [file for file in self.files() if file < path]
@@ -70,7 +65,7 @@ class Checkpoints:
         files = self.files()
         for path in files:
             try:
-                with np.load(path, allow_pickle=False) as archive:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                     arrays = {name: archive[name] for name in archive.files}
                 return json.loads(arrays.pop(_PROGRESS).tobytes()), arrays
             except Exception as error:  # a damaged archive fails in many ways

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 
 from iterand_tf.callbacks import current_step
-from iterand_tf.errors import DivergedError, ModelDirError
+from iterand_tf.errors import DivergedError
 from iterand_tf.files import write_atomically
 from iterand_tf.interruption import InterruptedRunError
 from iterand_tf.training_state import DIVERGED, TrainingState
@@ -156,10 +156,6 @@ def save_model(model: keras.Model, path: pathlib.Path) -> None:
     try:
         model.save(temporary)
         temporary.replace(path)
-    except OSError as error:
-        raise ModelDirError(
-            f"{path} could not be written ({error.strerror}); make room and continue with --resume."
-        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -103,9 +103,10 @@ class ModelDir:
         """Creates the directory and its flags file, and keeps other runs out of it.
 
         Raises:
-            ModelDirError: if another run is in it.
+            ModelDirError: if another run is in it, or it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        with self.being_written():
+            self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY)  # a lock on the directory itself leaves no file behind
         try:
             try:
@@ -118,13 +119,26 @@ class ModelDir:
                 pass
             if self.flags_file.exists() and not config.run.resume:  # since `for_run` has looked
                 raise ModelDirError(f"--model_dir={self.path} holds a run; add --resume to continue it.")
-            write_atomically(self.flags_file, flags_text(config))
+            with self.being_written():
+                write_atomically(self.flags_file, flags_text(config))
             yield
         finally:
             os.close(descriptor)
 
+    @contextlib.contextmanager
+    def being_written(self) -> Iterator[None]:
+        """Turns an error of writing below the directory, such as a full disk, into a ModelDirError."""
+        try:
+            yield
+        except OSError as error:
+            raise ModelDirError(
+                f"--model_dir={self.path} could not be written ({error.strerror}); "
+                "make room and continue with --resume."
+            ) from error
+
     def write_result(self, result: dict[str, Any]) -> None:
-        write_atomically(self.result, json.dumps(result, indent=2) + "\n")
+        with self.being_written():
+            write_atomically(self.result, json.dumps(result, indent=2) + "\n")
 
     def read_result(self) -> dict[str, Any]:
         """What `write_result` wrote, or an empty dictionary."""

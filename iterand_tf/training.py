@@ -170,18 +170,14 @@ class _Job:
                 print(f"continuing {self.model_dir.path} {place}")
             print(f"{_summary(self.model, self.config, self.splits)}\nwriting {self.model_dir.path}", flush=True)
         try:
-            if not resumed:
-                state.save(self.chief)  # so that a run without checkpoints has lost them
-            self._fit(state, methods, metrics_file)
+            with self.model_dir.being_written():
+                if not resumed:
+                    state.save(self.chief)  # so that a run without checkpoints has lost them
+                self._fit(state, methods, metrics_file)
         except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
             if self.chief and not (run.resume or state.epoch or state.batch):  # nothing is lost
                 shutil.rmtree(self.model_dir.path)
             raise _unreadable(self.config, error) from error
-        except OSError as error:
-            raise ModelDirError(
-                f"--model_dir={self.model_dir.path} could not be written ({error.strerror}); "
-                "make room and continue with --resume."
-            ) from error
         if not self.chief:
             return TrainResult(self.model_dir, {})
         last = load_model(self.model_dir, "last") if self.strategy else self.model

@@ -37,7 +37,7 @@ class TrainingState:
 
         Raises:
             DivergedError: if a value of the network is not finite.
-            ModelDirError: if the checkpoint cannot be written.
+            OSError: if the checkpoint cannot be written.
         """
         self.check_finite()
         arrays = _named("model", self._model.variables) | _named("optimizer", self._model.optimizer.variables)

@@ -76,7 +76,7 @@ def test_a_full_disk_leaves_the_earlier_files(saved, monkeypatch):
 
     before = {file.name: file.read_bytes() for file in saved.files()}
     monkeypatch.setattr(checkpoints_module.np, "savez", full)
-    with pytest.raises(ModelDirError, match="No space left on device"):
+    with pytest.raises(OSError, match="No space left on device"):
         saved.save(5, {}, {})
     directory = saved.files()[0].parent
     assert {file.name: file.read_bytes() for file in directory.iterdir()} == before

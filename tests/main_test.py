@@ -1,6 +1,7 @@
 """The command line: trained, evaluated, resumed and exported end to end; every error is one sentence."""
 
 import csv
+import errno
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 import tensorflow as tf
 
 import main
+from iterand_tf import model_dir
 from iterand_tf.config import option_fields
 from iterand_tf.data import examples
 from iterand_tf.epoch_callbacks import MetricsFile
@@ -422,6 +424,29 @@ def test_files_that_cannot_be_written_leave_the_earlier_ones(run, tmp_path):
     assert {path: path.read_bytes() for path in before} == before
     assert not list((tmp_path / "model").rglob("*tmp*"))
     done(*arguments[1:])
+
+
+def test_a_full_disk_at_the_start_and_at_the_end_is_one_sentence(run, tmp_path, capsys, monkeypatch):
+    shutil.copytree(run[0] / "model", tmp_path / "model")
+    (tmp_path / "model" / "result.json").unlink()
+    arguments = ["main.py", f"--flagfile={tmp_path}/model/flags.txt", f"--model_dir={tmp_path}/model", "--resume"]
+
+    def full(name, write=model_dir.write_atomically):
+        def write_unless_full(path, text):
+            if path.name == name:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(path, text)
+
+        monkeypatch.setattr(model_dir, "write_atomically", write_unless_full)
+
+    for name in ("flags.txt", "result.json"):
+        full(name)
+        assert main.main(arguments) == 3
+        assert "could not be written (No space left on device); make room and continue" in capsys.readouterr().err
+    assert not (tmp_path / "model" / "result.json").exists()
+    full("nothing")
+    assert main.main(arguments) == 0
+    assert (tmp_path / "model" / "result.json").exists()
 
 
 def test_a_damaged_best_model_is_one_sentence(run, tmp_path, capsys):

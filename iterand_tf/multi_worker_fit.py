@@ -17,8 +17,8 @@ def enable_distributed_fit(model: keras.Model) -> keras.Model:
     """Mends `fit` and `evaluate` of a model that was made in a distribution strategy's scope; returns the model.
 
     Args:
-        model: compiled or not; its data must be a tf.data.Dataset or a tf.distribute.DistributedDataset whose batch
-            size is not static.
+        model: compiled or not. It may be fitted on whatever `fit` takes; a `tf.data.Dataset` has global batches, and
+            is divided among the workers by its `auto_shard_policy`.
 
     Raises:
         RuntimeError: on a version of Keras that this has not been tested with.

@@ -1,6 +1,7 @@
 """Two workers on 127.0.0.1 through main.py: the network of one process, and what happens when one is killed."""
 
 import csv
+import json
 import os
 import pathlib
 import signal
@@ -111,6 +112,45 @@ def test_a_signal_to_one_worker_ends_all(tmp_path):
     assert codes == [143, 143], errors
     newest = max((model_dir / "checkpoints").glob("step-*.npz"))
     assert int(newest.stem[len("step-") :]) >= STEPS_PER_EPOCH
+
+
+USERS_SCRIPT = """
+import json, sys
+import tensorflow as tf
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+import keras, numpy as np
+from iterand_tf import Rerandomize, SubnetDense
+from iterand_tf.multi_worker_fit import enable_distributed_fit
+keras.utils.set_random_seed(0)
+x = np.random.default_rng(0).random((200, 8)).astype("float32")
+y = (x.sum(1) > 4).astype("int32")
+with strategy.scope():
+    model = keras.Sequential([SubnetDense(16, activation="relu", seed=1), SubnetDense(2, seed=2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, metrics=["accuracy"])
+options = tf.data.Options()
+options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+data = tf.data.Dataset.from_tensor_slices((x, y)).batch(32).with_options(options)
+enable_distributed_fit(model)
+fitted = model.fit(data, epochs=4, verbose=0, validation_data=data, callbacks=[Rerandomize(3, 1.0)])
+network = [np.asarray(layer.effective_kernel()).tolist() for layer in model.layers]
+with open(sys.argv[1] + str(strategy.cluster_resolver.task_id), "w") as file:
+    json.dump({"history": fitted.history, "evaluated": model.evaluate(data, verbose=0), "network": network}, file)
+"""
+
+
+def test_a_users_own_model_fits_on_two_workers(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "users.py").write_text(USERS_SCRIPT)
+    command = [str(tmp_path / "users.py"), str(tmp_path / "result")]
+    codes, errors = ended(local_workers.start(2, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    assert codes == [0, 0], errors
+    first, second = (json.loads((tmp_path / f"result{index}").read_text()) for index in range(2))
+    assert first == second
+    history = first["history"]
+    assert first["evaluated"] == pytest.approx([history["val_loss"][-1], history["val_accuracy"][-1]], abs=1e-6)
+    assert min(history["rerandomized_weights"]) > 0
+    assert history["loss"][-1] < history["loss"][0]
 
 
 @pytest.mark.slow

@@ -119,13 +119,14 @@ def run(mode: str, config: config_lib.Config) -> None:
 def export_run(config: config_lib.Config, model_dir: ModelDir) -> dict[str, object]:
     """Writes the run's network as a SavedModel; returns what result.json records of it."""
     from export import export_formats
-    from iterand_tf import assembly, training
+    from iterand_tf import assembly, data, training
 
     options = config.export
     model = training.load_model(model_dir, options.export_checkpoint)
     splits = assembly.load_data(config)
     held_out = splits.validation or splits.test
-    sample, _ = next(iter(held_out.evaluation_batches(config.data.batch_size)))
+    with data.reading(config.data.dataset):
+        sample, _ = next(iter(held_out.evaluation_batches(config.data.batch_size)))
     exported = export_formats(
         model,
         options.export_dir,

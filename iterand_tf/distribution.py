@@ -31,7 +31,7 @@ def make_strategy(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy
     """
     if name == "one_device":
         return None
-    workers = _check_tf_config() or int(os.environ.get(_SLURM_TASKS, "0"))
+    workers = _check_tf_config() or _slurm_tasks()
     if name == "multi_worker" or (name == "auto" and workers > 1):
         if not workers:
             raise UserError(
@@ -56,13 +56,30 @@ def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
 
 @functools.cache
 def _multi_worker():
-    if "TF_CONFIG" in os.environ:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+    source = "TF_CONFIG" if os.environ.get("TF_CONFIG") else "Slurm"
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_cluster(source))
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "message", str(error)).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"no cluster could be made from {source} ({reason}); check its values, and that the port is free."
+        ) from error
+
+
+def _cluster(source):
+    if source == "TF_CONFIG":
+        return tf.distribute.cluster_resolver.TFConfigClusterResolver()
     # The resolver counts GPUs by nvidia-smi and divides them among tasks; without any, numbers that divide must do.
-    tasks = int(os.environ[_SLURM_TASKS])
-    no_gpus = {} if _gpus() else {"gpus_per_node": tasks, "gpus_per_task": 1, "auto_set_gpu": False}
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(**no_gpus)
-    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    no_gpus = {} if _gpus() else {"gpus_per_node": _slurm_tasks(), "gpus_per_task": 1, "auto_set_gpu": False}
+    return tf.distribute.cluster_resolver.SlurmClusterResolver(**no_gpus)
+
+
+def _slurm_tasks() -> int:
+    """Number of tasks of a Slurm step, 0 outside of one."""
+    text = os.environ.get(_SLURM_TASKS, "0")
+    if not text.isdecimal():
+        raise UserError(f"{_SLURM_TASKS}={text} is wrong; start the workers with srun.")
+    return int(text)
 
 
 def _gpus():
@@ -86,14 +103,16 @@ def _check_tf_config() -> int:
     example = '{"cluster": {"worker": ["host1:port", "host2:port"]}, "task": {"type": "worker", "index": 0}}'
     try:
         config = json.loads(text)
-        workers, task = config["cluster"]["worker"], config["task"]
-        valid = task["type"] in ("worker", "chief") and 0 <= int(task["index"]) < len(workers)
-        valid = valid and all(":" in address for address in workers)
-    except (ValueError, KeyError, TypeError):
+        cluster, task = config["cluster"], config["task"]
+        valid = not set(cluster) - {"worker", "chief"} and task["index"] in range(len(cluster[task["type"]]))
+        addresses = [address for job in cluster.values() for address in job]
+        ports = [int(address.rpartition(":")[2]) for address in addresses if address.rpartition(":")[0]]
+        valid = valid and len(ports) == len(addresses) and all(0 < port < 2**16 for port in ports)
+    except (ValueError, KeyError, TypeError, AttributeError):
         valid = False
-    if not valid or set(config["cluster"]) - {"worker", "chief"}:
+    if not valid:
         raise UserError(f"TF_CONFIG={text} is wrong; it must look like {example}.")
-    return len(workers) + len(config["cluster"].get("chief", ()))
+    return len(addresses)
 
 
 def is_chief(strategy: tf.distribute.Strategy | None) -> bool:

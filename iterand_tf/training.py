@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-import re
 import shutil
 import signal
 import statistics
@@ -27,8 +26,9 @@ from iterand_tf.assembly import (
 )
 from iterand_tf.checkpoints import Checkpoints
 from iterand_tf.config import Config
+from iterand_tf.data.reading import reason
 from iterand_tf.epoch_callbacks import EpochLine, MetricsFile, SaveState, Throughput, save_model
-from iterand_tf.errors import DataError, LostWorkerError, ModelDirError
+from iterand_tf.errors import DataError, LostWorkerError, ModelDirError, UserError
 from iterand_tf.interruption import deferred_signals
 from iterand_tf.model_dir import ModelDir
 from iterand_tf.sparsity_report import sparsity_report
@@ -65,7 +65,7 @@ def train(config: Config) -> TrainResult:
             shard.evaluation_batch_size(splits.validation.num_examples, config.data.batch_size)
         steps_per_epoch = math.ceil(splits.train.num_examples / config.data.batch_size)
         check_steps(config, steps_per_epoch)
-        with _lost_workers(strategy):
+        with _explained(strategy):
             with strategy.scope() if strategy else contextlib.nullcontext():
                 model = build_model(config, splits)
                 compile_model(model, config, steps_per_epoch, strategy)
@@ -75,16 +75,18 @@ def train(config: Config) -> TrainResult:
 
 
 @contextlib.contextmanager
-def _lost_workers(strategy):
-    """Says what errors of collective operations mean."""
+def _explained(strategy):
+    """Says what errors of TensorFlow mean to the user, those of reading data apart."""
     try:
         yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"the memory does not suffice ({reason(error)}); lower --batch_size, --image_size or --width_factor."
+        ) from error
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
         if distribution.num_workers(strategy) == 1:
             raise
-        raise LostWorkerError(
-            f"a worker was lost ({_reason(error)}); start all of them again with --resume."
-        ) from error
+        raise LostWorkerError(f"a worker was lost ({reason(error)}); start all of them again with --resume.") from error
 
 
 def evaluate(config: Config, model_dir: ModelDir) -> dict[str, Any]:
@@ -95,30 +97,12 @@ def evaluate(config: Config, model_dir: ModelDir) -> dict[str, Any]:
     """
     with environment(config):
         splits = load_data(config)
-        try:
+        with data.reading(config.data.dataset):
             return {
                 "test_accuracy": _accuracy(load_model(model_dir, "last"), splits.test, config),
                 "best_test_accuracy": _accuracy(load_model(model_dir, "best"), splits.test, config),
                 "num_test_examples": splits.test.num_examples,
             }
-        except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-            raise _unreadable(config, error) from error
-
-
-def _unreadable(config, error):
-    """What an error of TensorFlow's input pipeline means to the user."""
-    return DataError(
-        f"--dataset={config.data.dataset} cannot be read ({_reason(error)}); mend or remove what is broken in it."
-    )
-
-
-def _reason(error):
-    """The telling line of an error of TensorFlow."""
-    lines = [re.sub(r"\{\{.*?\}\}", "", line).strip() for line in error.message.splitlines()]
-    lines = [line for line in lines if line and not line.startswith("[[")]
-    if not lines:
-        return type(error).__name__
-    return lines[-1] if lines[0] == "Graph execution error:" else lines[0]  # the call stack comes before
 
 
 def load_model(model_dir: ModelDir, which: str) -> keras.Model:
@@ -170,18 +154,19 @@ class _Job:
                 print(f"continuing {self.model_dir.path} {place}")
             print(f"{_summary(self.model, self.config, self.splits)}\nwriting {self.model_dir.path}", flush=True)
         try:
-            with self.model_dir.being_written():
+            with data.reading(self.config.data.dataset), self.model_dir.being_written():
                 if not resumed:
                     state.save(self.chief)  # so that a run without checkpoints has lost them
                 self._fit(state, methods, metrics_file)
-        except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+        except DataError:
             if self.chief and not (run.resume or state.epoch or state.batch):  # nothing is lost
                 shutil.rmtree(self.model_dir.path)
-            raise _unreadable(self.config, error) from error
+            raise
         if not self.chief:
             return TrainResult(self.model_dir, {})
         last = load_model(self.model_dir, "last") if self.strategy else self.model
-        result = _result(last, self.config, self.splits, self.model_dir, state, metrics_file)
+        with data.reading(self.config.data.dataset):
+            result = _result(last, self.config, self.splits, self.model_dir, state, metrics_file)
         self.model_dir.write_result(result)
         return TrainResult(self.model_dir, result)
 

@@ -252,9 +252,11 @@ BAD_FOLDERS = [
     ("train/cat/2.png", png(16, 20), [], 2, "2.png has 16x20 pixels, others 16x16; give --image_size to resize all"),
     ("test/cat/2.png", png(20, 16), [], 2, "2.png has 20x16 pixels, others 16x16"),
     ("test/cow/0.png", png(16, 16), [], 2, "cow is a class that the train folder does not have; remove or add it"),
+    ("train/cow/0.txt", b"no image", [], 2, "train/cow holds no image; put some there, or remove it"),
     ("train", None, [], 2, "one is missing"),
     ("test", None, [], 2, "one is missing"),
     ("train/cat/2.png", b"not an image", ["--image_size=16"], 2, "cannot be read"),
+    ("train/cat/2.png/0.png", png(16, 16), ["--image_size=16"], 2, "2.png is not a file; remove or replace it"),
 ]
 
 
@@ -266,12 +268,24 @@ def test_a_bad_folder_is_one_sentence_and_leaves_nothing(path, contents, flags, 
     if contents is None:
         shutil.rmtree(bad)
     else:
-        bad.parent.mkdir(exist_ok=True)
+        bad.parent.mkdir(parents=True, exist_ok=True)
         bad.write_bytes(contents)
     directories = [f"--dataset=folder:{tmp_path}/images", f"--model_dir={tmp_path}/model"]
     assert main.main(["main.py", *directories, "--validation_split=0", "--epochs=1", *flags]) == code
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+def test_a_test_image_that_cannot_be_decoded_is_one_sentence_and_keeps_what_was_trained(tmp_path, capsys):
+    bad = folder(tmp_path / "images") / "test" / "cat" / "2.png"
+    bad.write_bytes(b"not an image")
+    arguments = ["main.py", f"--dataset=folder:{tmp_path}/images", f"--model_dir={tmp_path}/model", "--image_size=16"]
+    arguments += ["--validation_split=0", "--epochs=1"]
+    assert main.main(arguments) == 2
+    assert "cannot be read (Unknown image file format" in capsys.readouterr().err
+    bad.unlink()
+    assert main.main([*arguments, "--resume"]) == 0
+    assert json.loads((tmp_path / "model" / "result.json").read_text())["steps"] == 1
 
 
 # TF_CONFIG, a part of the sentence
@@ -280,7 +294,13 @@ BAD_CLUSTERS = [
     ("[]", "is wrong"),
     ('{"cluster": {"worker": ["a:1"]}}', "is wrong"),
     ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}', "is wrong"),
+    ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0.5}}', "is wrong"),
+    ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}', "is wrong"),
     ('{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}', "is wrong"),
+    ('{"cluster": {"worker": ["a:"]}, "task": {"type": "worker", "index": 0}}', "is wrong"),
+    ('{"cluster": {"worker": ["a:port"]}, "task": {"type": "worker", "index": 0}}', "is wrong"),
+    ('{"cluster": {"worker": ["a:99999"]}, "task": {"type": "worker", "index": 0}}', "is wrong"),
+    ('{"cluster": ["a:1"], "task": {"type": "worker", "index": 0}}', "is wrong"),
     ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}', "is wrong"),
 ]
 

@@ -4,6 +4,7 @@ from iterand_tf.data.augmentation import AUGMENTATIONS, KERAS_CV_POLICIES
 from iterand_tf.data.digits import load_digits
 from iterand_tf.data.examples import ArrayExamples, EncodedExamples, Examples
 from iterand_tf.data.folder import load_folder
+from iterand_tf.data.reading import reading
 from iterand_tf.data.shard import Shard
 from iterand_tf.data.splits import Splits
 from iterand_tf.data.tfds_images import load_tfds
@@ -18,6 +19,7 @@ __all__ = [
     "Shard",
     "Splits",
     "load",
+    "reading",
 ]
 
 _FOLDER = "folder:"
@@ -43,7 +45,7 @@ def load(
         seed: of the choice of validation examples.
 
     Raises:
-        DataError: if the dataset is missing, empty, or its labels are outside the class range.
+        DataError: if the dataset is missing, empty or broken, or its labels are outside the class range.
 
     >>> splits = load("digits")
     >>> splits.train.num_examples, splits.validation.num_examples, splits.test.num_examples
@@ -53,6 +55,7 @@ def load(
         if image_size:
             raise DataError(f"--image_size={image_size} does not go with --dataset=digits; leave it out.")
         return load_digits(validation_split, max_train_examples, seed)
-    if dataset.startswith(_FOLDER):
-        return load_folder(dataset[len(_FOLDER) :], image_size, validation_split, max_train_examples, seed)
-    return load_tfds(dataset, data_dir, image_size, validation_split, max_train_examples, seed)
+    with reading(dataset):
+        if dataset.startswith(_FOLDER):
+            return load_folder(dataset[len(_FOLDER) :], image_size, validation_split, max_train_examples, seed)
+        return load_tfds(dataset, data_dir, image_size, validation_split, max_train_examples, seed)

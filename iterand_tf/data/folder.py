@@ -1,5 +1,6 @@
 """Folders of images: PATH/SPLIT/CLASS/*.jpg."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -20,14 +21,19 @@ def load_folder(path: str, image_size: int, validation_split: float, max_train_e
     """
     if not path:
         raise DataError("--dataset=folder: lacks its path; write --dataset=folder:PATH.")
-    root = pathlib.Path(path)
+    root = pathlib.Path(path).expanduser()
     test_folders = [root / split for split in ("test", "validation", "val") if (root / split).is_dir()]
     if not (root / "train").is_dir() or not test_folders:
         raise DataError(
             f"--dataset=folder:{path} needs images in {path}/train/CLASS/ and {path}/test/CLASS/; one is missing."
         )
-    classes = tuple(sorted(folder.name for folder in (root / "train").iterdir() if folder.is_dir()))
+    classes = tuple(_class_folders(root / "train"))
     train_files, test_files = (_labelled_files(folder, classes) for folder in (root / "train", test_folders[0]))
+    empty = set(range(len(classes))) - set(train_files[1].tolist())
+    if empty:
+        raise DataError(f"{root}/train/{classes[min(empty)]} holds no image; put some there, or remove it.")
+    if len(classes) < 2:
+        raise DataError(f"--dataset=folder:{path} has one class; training needs at least two in {root}/train.")
     if not image_size:
         train = _decode_files(train_files, classes, None)
         test = _decode_files(test_files, classes, train.image_shape)
@@ -48,12 +54,16 @@ def load_folder(path: str, image_size: int, validation_split: float, max_train_e
     return Splits(stream(paths[chosen], labels[chosen]), validation, stream(*test_files), classes)
 
 
+def _class_folders(folder):
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
 def _labelled_files(folder, classes):
-    strangers = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name not in classes)
+    strangers = [name for name in _class_folders(folder) if name not in classes]
     if strangers:
         raise DataError(f"{folder}/{strangers[0]} is a class that the train folder does not have; remove or add it.")
     files = [
-        (str(file), label)
+        (file, label)
         for label, name in enumerate(classes)
         for file in sorted((folder / name).glob("*"))
         if file.suffix.lower() in _IMAGE_SUFFIXES
@@ -62,8 +72,11 @@ def _labelled_files(folder, classes):
         raise DataError(
             f"{folder} holds no image; put files with the endings {' '.join(sorted(_IMAGE_SUFFIXES))} there."
         )
+    for file, _ in files:
+        if not file.is_file():
+            raise DataError(f"{file} is not a file; remove or replace it.")
     paths, labels = zip(*files, strict=True)
-    return np.array(paths), np.array(labels, dtype=np.int32)
+    return np.array([os.fsencode(path) for path in paths]), np.array(labels, dtype=np.int32)
 
 
 def _decode_files(files, classes, shape):
@@ -77,12 +90,13 @@ def _decode_files(files, classes, shape):
         try:
             image = next(iterator)
         except tf.errors.InvalidArgumentError as error:
-            raise DataError(f"{path} cannot be decoded as an image; remove or replace it.") from error
+            raise DataError(f"{os.fsdecode(path)} cannot be decoded as an image; remove or replace it.") from error
         shape = shape or image.shape
         if image.shape != shape:
             height, width = image.shape[:2]
             raise DataError(
-                f"{path} has {height}x{width} pixels, others {shape[0]}x{shape[1]}; give --image_size to resize all."
+                f"{os.fsdecode(path)} has {height}x{width} pixels, others {shape[0]}x{shape[1]}; "
+                "give --image_size to resize all."
             )
         images.append(image)
     return ArrayExamples(np.stack(images), labels, len(classes))

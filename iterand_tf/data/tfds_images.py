@@ -97,6 +97,10 @@ def _prepared_builder(name: str, data_dir: str) -> Any:
         raise DataError(
             f"--dataset={name} is not digits, folder:PATH or a dataset that TFDS knows ({_first_line(error)})."
         ) from error
+    except Exception as error:  # of whatever reads its description
+        raise DataError(
+            f"--dataset={name} in --data_dir={data_dir} is damaged ({_first_line(error)}); prepare it anew."
+        ) from error
     if not builder.is_prepared():
         try:
             builder.download_and_prepare()

@@ -1,6 +1,7 @@
 """Datasets from scikit-learn, TFDS and folders, made here where no real one is needed."""
 
 import pathlib
+import shutil
 import types
 
 import numpy as np
@@ -96,6 +97,10 @@ BROKEN_FOLDERS = {
     "no test images": (lambda folder: _remove(folder, "test/*/*"), "holds no image"),
     "new class in test": (lambda folder: _write(folder, "test/bird/0.png"), "a class that the train folder does not"),
     "another size": (lambda folder: _write(folder, "train/cat/9.png", (7, 7)), "7x7 pixels, others 12x10"),
+    "one class": (
+        lambda folder: [shutil.rmtree(path) for path in folder.glob("*/dog")],
+        "has one class",
+    ),
     "no image": (lambda folder: (folder / "train/dog/x.png").write_text("hello"), "x.png cannot be decoded"),
 }
 

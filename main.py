@@ -82,6 +82,8 @@ def parse(argv: list[str]) -> flags.FlagValues:
             flags_file = ModelDir.existing(values.model_dir).flags_file
             values = define_flags()
             positional = values([argv[0], f"--flagfile={flags_file}", *argv[1:]])
+    except UnicodeDecodeError as error:
+        raise UserError("a flagfile is not a text of flags; give one that is.") from error
     except flags.Error as error:
         sentence = str(error).splitlines()[0].removeprefix("ERROR:: ").rstrip(".")
         raise UserError(f"{sentence}; see python main.py --help.") from error

@@ -14,7 +14,7 @@ def open_atomically(path: pathlib.Path) -> Iterator[IO[bytes]]:
 
     After an error the old contents are still there, and nothing else.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     try:
         with temporary.open("wb") as file:
             yield file
@@ -24,6 +24,11 @@ def open_atomically(path: pathlib.Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_of(path: pathlib.Path) -> pathlib.Path:
+    """The file that `open_atomically` writes first; a process that is killed leaves it."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

@@ -8,12 +8,13 @@ import json
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Iterator
 from typing import Any, Self
 
 from iterand_tf.config import Config, option_fields
 from iterand_tf.errors import ModelDirError
-from iterand_tf.files import check_writable, write_atomically
+from iterand_tf.files import check_writable, temporary_of, write_atomically
 
 _NOT_IN_FLAGS_FILE = {"model_dir", "resume"}
 # What may change when a run is continued. The network does not depend on it, but for rounding and, on other devices,
@@ -49,7 +50,8 @@ class ModelDir:
             return cls(pathlib.Path("runs", f"{dataset}_{config.model.model}_{config.method.method}_{time}"))
         run = cls(pathlib.Path(config.run.model_dir).expanduser())
         run._check_writable()
-        if not run.path.exists() or not any(run.path.iterdir()):
+        left = {temporary_of(run.flags_file)}  # by a process that was killed at its start
+        if not run.path.exists() or set(run.path.iterdir()) <= left:
             return run
         if not run.flags_file.exists():
             raise ModelDirError(f"--model_dir={run.path} holds files but no run; give a new or an empty directory.")
@@ -142,7 +144,26 @@ class ModelDir:
 
     def read_result(self) -> dict[str, Any]:
         """What `write_result` wrote, or an empty dictionary."""
-        return json.loads(self.result.read_text()) if self.result.exists() else {}
+        with self.being_read(self.result):
+            return json.loads(self.result.read_text()) if self.result.exists() else {}
+
+    @contextlib.contextmanager
+    def being_read(self, path: pathlib.Path) -> Iterator[None]:
+        """Turns an error of reading one of the run's files into a ModelDirError."""
+        try:
+            yield
+        except (ValueError, KeyError, OSError) as error:
+            raise ModelDirError(f"{path} cannot be read and may be damaged; restore or remove it.") from error
+
+    def remove(self) -> None:
+        """Removes what the run has written, and the directory itself unless it is a link."""
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def _check_writable(self):
         try:
@@ -154,9 +175,11 @@ class ModelDir:
 
     def check_flags(self, config: Config) -> None:
         """Raises ModelDirError unless the run was made by the flags of `config`, or ones that do not matter to it."""
+        with self.being_read(self.flags_file):
+            written = self.flags_file.read_text()
         theirs, ours = (
             {line for line in lines.splitlines() if not _MAY_DIFFER.match(line)}
-            for lines in (self.flags_file.read_text(), flags_text(config))
+            for lines in (written, flags_text(config))
         )
         # A flag that came after the run was made had its default then.
         known = {line.partition("=")[0] for line in theirs}

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-import shutil
 import signal
 import statistics
 import sys
@@ -114,10 +113,8 @@ def load_model(model_dir: ModelDir, which: str) -> keras.Model:
     missing = ModelDirError(f"--model_dir={model_dir.path} holds no trained network yet; continue it with --resume.")
     if not model_dir.best_model.exists():
         raise missing
-    try:
+    with model_dir.being_read(model_dir.best_model):
         model = keras.models.load_model(model_dir.best_model, compile=False)
-    except (ValueError, OSError) as error:
-        raise ModelDirError(f"{model_dir.best_model} cannot be read and may be damaged; train anew.") from error
     if which == "last" and not restore_model(model, Checkpoints(model_dir.checkpoints)):
         raise missing
     return model
@@ -147,7 +144,9 @@ class _Job:
             raise ModelDirError(
                 f"the workers see other checkpoints in --model_dir={run.model_dir}; let it be one directory."
             )
-        metrics_file = MetricsFile(self.model_dir.metrics, state.epoch)
+        with self.model_dir.being_read(self.model_dir.metrics):
+            metrics_file = MetricsFile(self.model_dir.metrics, state.epoch)
+        finished = self.model_dir.read_result() if state.epoch == self.config.training.epochs else {}
         if self.chief:
             if run.resume:
                 place = f"after epoch {state.epoch} and {state.batch} steps" if resumed else "at its beginning"
@@ -160,14 +159,14 @@ class _Job:
                 self._fit(state, methods, metrics_file)
         except DataError:
             if self.chief and not (run.resume or state.epoch or state.batch):  # nothing is lost
-                shutil.rmtree(self.model_dir.path)
+                self.model_dir.remove()
             raise
         if not self.chief:
             return TrainResult(self.model_dir, {})
         last = load_model(self.model_dir, "last") if self.strategy else self.model
         with data.reading(self.config.data.dataset):
             result = _result(last, self.config, self.splits, self.model_dir, state, metrics_file)
-        self.model_dir.write_result(result)
+        self.model_dir.write_result(finished | result)  # what an export has added stays
         return TrainResult(self.model_dir, result)
 
     def _fit(self, state, methods, metrics_file):

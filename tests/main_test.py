@@ -270,10 +270,14 @@ def test_a_bad_folder_is_one_sentence_and_leaves_nothing(path, contents, flags, 
     else:
         bad.parent.mkdir(parents=True, exist_ok=True)
         bad.write_bytes(contents)
-    directories = [f"--dataset=folder:{tmp_path}/images", f"--model_dir={tmp_path}/model"]
-    assert main.main(["main.py", *directories, "--validation_split=0", "--epochs=1", *flags]) == code
-    assert sentence in capsys.readouterr().err
+    (tmp_path / "link").symlink_to(tmp_path / "linked")
+    (tmp_path / "linked").mkdir()
+    for place in ("model", "link"):
+        directories = [f"--dataset=folder:{tmp_path}/images", f"--model_dir={tmp_path}/{place}"]
+        assert main.main(["main.py", *directories, "--validation_split=0", "--epochs=1", *flags]) == code
+        assert sentence in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+    assert not list((tmp_path / "linked").iterdir())
 
 
 def test_a_test_image_that_cannot_be_decoded_is_one_sentence_and_keeps_what_was_trained(tmp_path, capsys):
@@ -469,11 +473,45 @@ def test_a_full_disk_at_the_start_and_at_the_end_is_one_sentence(run, tmp_path, 
     assert (tmp_path / "model" / "result.json").exists()
 
 
-def test_a_damaged_best_model_is_one_sentence(run, tmp_path, capsys):
+# a file of a run, and the flags that read it when it is damaged
+DAMAGED_FILES = [
+    ("best.keras", ["--mode=evaluate"]),
+    ("metrics.csv", ["--flagfile=FLAGS", "--resume"]),
+    ("flags.txt", ["--resume"]),
+    ("result.json", ["--mode=export", "--export_dir=EXPORT"]),
+]
+
+
+@pytest.mark.parametrize(("name", "flags"), DAMAGED_FILES)
+def test_a_damaged_file_of_a_run_is_one_sentence(name, flags, run, tmp_path, capsys):
     shutil.copytree(run[0] / "model", tmp_path / "model")
-    (tmp_path / "model" / "best.keras").write_bytes(b"damaged")
-    assert main.main(["main.py", "--mode=evaluate", f"--model_dir={tmp_path}/model"]) == 3
-    assert "best.keras cannot be read" in capsys.readouterr().err
+    (tmp_path / "model" / name).write_bytes(b"\xff\xfe")
+    places = {"FLAGS": f"{run[0]}/model/flags.txt", "EXPORT": f"{tmp_path}/export"}
+    for word, place in places.items():
+        flags = [flag.replace(word, place) for flag in flags]
+    assert main.main(["main.py", *flags, f"--model_dir={tmp_path}/model"]) == 3
+    assert f"{name} cannot be read and may be damaged; restore or remove it" in capsys.readouterr().err
+
+
+def test_a_flagfile_that_is_no_text_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "flags").write_bytes(b"\xff\xfe")
+    assert main.main(["main.py", f"--flagfile={tmp_path}/flags"]) == 1
+    assert capsys.readouterr().err.startswith("error: a flagfile is not a text of flags")
+
+
+def test_a_run_that_was_killed_at_its_very_start_starts_again(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / ".flags.txt.tmp").write_text("--data")
+    assert main.main(["main.py", *SMALL, "--epochs=0", f"--model_dir={tmp_path}/model", "--resume"]) == 0
+    assert not (tmp_path / "model" / ".flags.txt.tmp").exists()
+
+
+def test_a_finished_run_that_is_resumed_keeps_what_its_export_has_recorded(run, tmp_path):
+    shutil.copytree(run[0] / "model", tmp_path / "model")
+    before = json.loads((tmp_path / "model" / "result.json").read_text())
+    arguments = [f"--flagfile={tmp_path}/model/flags.txt", "--export_dir=", f"--model_dir={tmp_path}/model", "--resume"]
+    assert main.main(["main.py", *arguments]) == 0
+    assert json.loads((tmp_path / "model" / "result.json").read_text()) == before
 
 
 def test_an_error_has_its_exit_code_and_no_traceback():

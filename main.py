@@ -4,7 +4,7 @@
 
 With no flag at all it does what flags/quickstart.flags says. Exit codes: 0 done; 1 a flag or its value is wrong; 2 the
 dataset is missing or wrong; 3 the model_dir cannot be used; 4 the export failed; 5 the loss became NaN or infinite;
-6 another worker was lost; 130 and 143 interrupted by SIGINT or SIGTERM.
+6 another worker was lost; 130 and 143 interrupted by SIGINT or SIGTERM; 141 the standard output was closed.
 """
 
 import os
@@ -28,6 +28,7 @@ def _import_tensorflow_quietly():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while modules are imported
     _import_tensorflow_quietly()
 
 from absl import flags, logging
@@ -176,10 +177,14 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("SIGINT; if training had begun, give --resume with --model_dir to continue", file=sys.stderr)
         return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        return 128 + signal.SIGPIPE
     return 0
 
 
 if __name__ == "__main__":
     logging.use_absl_handler()
     logging.set_verbosity(logging.ERROR)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(sys.argv))

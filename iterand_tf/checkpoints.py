@@ -34,6 +34,7 @@ class Checkpoints:
     def __init__(self, directory: pathlib.Path, max_to_keep: int = 2):
         self._directory = directory
         self._max_to_keep = max_to_keep
+        self._unreadable: set[pathlib.Path] = set()
 
     def files(self) -> list[pathlib.Path]:
         """The files that are there, the newest first."""
@@ -52,8 +53,10 @@ class Checkpoints:
             np.savez(file, **entries)
         # Files of later steps could not be read when the run was continued at an earlier one.
         later = [file for file in self.files() if file > path]
-        earlier = [file for file in self.files() if file < path]
-        for old in (*later, *earlier[self._max_to_keep - 1 :], *self._directory.glob(".step-*.tmp")):
+        earlier = [file for file in self.files() if file < path and file not in self._unreadable]
+        left = self._directory.glob(".step-*.tmp")
+        self._unreadable.discard(path)
+        for old in (*later, *self._unreadable, *earlier[self._max_to_keep - 1 :], *left):
             old.unlink(missing_ok=True)
 
     def newest(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
@@ -70,6 +73,7 @@ class Checkpoints:
                 return json.loads(arrays.pop(_PROGRESS).tobytes()), arrays
             except Exception as error:  # a damaged archive fails in many ways
                 print(f"warning: {path} cannot be read ({error}); trying the checkpoint before it", file=sys.stderr)
+                self._unreadable.add(path)
         if files:
             raise ModelDirError(
                 f"no checkpoint in {self._directory} can be read; restore one, or train anew elsewhere."

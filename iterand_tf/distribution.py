@@ -3,12 +3,15 @@
 import functools
 import json
 import os
+import signal
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from iterand_tf.data.shard import Shard
 from iterand_tf.errors import UserError
+from iterand_tf.rendezvous import wait_for_workers
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 _SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
@@ -58,7 +61,13 @@ def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
 def _multi_worker():
     source = "TF_CONFIG" if os.environ.get("TF_CONFIG") else "Slurm"
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_cluster(source))
+        cluster = _cluster(source)
+        jobs = cluster.cluster_spec().as_dict()
+        addresses = [address for job in ("chief", "worker") for address in jobs.get(job, ())]
+        wait_for_workers(addresses, addresses.index(jobs[cluster.task_type][cluster.task_id]))
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=cluster)
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # TensorFlow has put a handler of its own
+        return strategy
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         reason = getattr(error, "message", str(error)).splitlines()[0].rstrip(".")
         raise UserError(
@@ -147,12 +156,17 @@ def any_worker(strategy: tf.distribute.Strategy | None, flag: bool) -> bool:
     return sum_of_workers(strategy, float(flag)) > 0
 
 
-def sum_of_workers(strategy: tf.distribute.Strategy | None, number: float) -> float:
-    """The sum of a number over all workers; all must call it together."""
+def of_chief(strategy: tf.distribute.Strategy | None, array: np.ndarray) -> np.ndarray:
+    """The chief's array, of equal shape on all workers; all must call it together."""
+    return sum_of_workers(strategy, array if is_chief(strategy) else np.zeros_like(array))
+
+
+def sum_of_workers(strategy: tf.distribute.Strategy | None, number: Any) -> Any:
+    """The sum of a number, or of an array, over all workers; all must call it together."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return number
     replicas = strategy.num_replicas_in_sync // num_workers(strategy)
-    return float(_summing(strategy)(tf.constant(number, tf.float64))) / replicas
+    return _summing(strategy)(tf.constant(number, tf.float64)).numpy() / replicas
 
 
 def num_workers(strategy: tf.distribute.Strategy | None) -> int:

@@ -1,13 +1,15 @@
-"""Callbacks of main.py's training: speed, metrics.csv, best.keras, the last state, one line an epoch."""
+"""Callbacks of main.py's training: speed, metrics.csv, shared statistics, best.keras, last state, one line an epoch."""
 
 import csv
 import io
 import math
+import os
 import pathlib
 import time
 from collections.abc import Callable
 
 import keras
+import numpy as np
 
 from iterand_tf.callbacks import current_step
 from iterand_tf.errors import DivergedError
@@ -72,6 +74,30 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+class ShareStatistics(keras.callbacks.Callback):
+    """Before validation, gives all replicas the first one's moving statistics, which are those that are saved.
+
+    Where BatchNormalization is not synchronized each replica has its own, and validation would be of several networks.
+
+    Args:
+        of_chief: function that gives the chief's array on all workers.
+    """
+
+    def __init__(self, of_chief: Callable[[np.ndarray], np.ndarray]):
+        super().__init__()
+        self._of_chief = of_chief
+
+    def on_test_begin(self, logs=None):
+        variables = [each for each in self.model.non_trainable_variables if each.name.startswith("moving_")]
+        arrays = [np.asarray(variable) for variable in variables]
+        if not arrays:
+            return
+        ends = np.cumsum([array.size for array in arrays])
+        shared = np.split(self._of_chief(np.concatenate([array.ravel() for array in arrays])), ends[:-1])
+        for variable, array, values in zip(variables, arrays, shared, strict=True):
+            variable.assign(values.reshape(array.shape).astype(array.dtype))
 
 
 class SaveState(keras.callbacks.Callback):
@@ -155,6 +181,8 @@ def save_model(model: keras.Model, path: pathlib.Path) -> None:
     temporary = path.with_name(f".tmp_{path.name}")
     try:
         model.save(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

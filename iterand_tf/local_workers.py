@@ -35,6 +35,10 @@ def start(count: int, command: list[str], **options) -> list[subprocess.Popen]:
     return workers
 
 
+def _unblock_signals():
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def _free_ports(count):
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
@@ -48,14 +52,17 @@ def main(arguments: list[str]) -> int:
     if len(arguments) < 2 or not arguments[0].isdecimal() or int(arguments[0]) < 1:
         print("error: write python iterand_tf/local_workers.py COUNT SCRIPT [ARGUMENT ...]", file=sys.stderr)
         return 1
-    workers = start(int(arguments[0]), arguments[1:])
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the workers are known
+    workers = start(int(arguments[0]), arguments[1:], preexec_fn=_unblock_signals)
 
     def pass_on(number, frame):
         for worker in workers:
             worker.send_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in signals:
         signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     codes = [worker.wait() for worker in workers]
     failed = next((code for code in codes if code), 0)
     return failed if failed >= 0 else 128 - failed  # as a shell says it of a signal

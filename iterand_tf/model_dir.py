@@ -12,6 +12,8 @@ import shutil
 from collections.abc import Iterator
 from typing import Any, Self
 
+import tensorflow as tf
+
 from iterand_tf.config import Config, option_fields
 from iterand_tf.errors import ModelDirError
 from iterand_tf.files import check_writable, temporary_of, write_atomically
@@ -22,6 +24,8 @@ _NOT_IN_FLAGS_FILE = {"model_dir", "resume"}
 _MAY_DIFFER = re.compile(
     r"--(export_\w+|tflite_int8|data_dir|checkpoint_steps|max_checkpoints|strategy|virtual_devices)="
 )
+# In errors of TensorFlow, which writes what TensorBoard reads.
+_WRITING = re.compile("No space left on device|events writer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,10 +136,14 @@ class ModelDir:
         """Turns an error of writing below the directory, such as a full disk, into a ModelDirError."""
         try:
             yield
-        except OSError as error:
+        except BrokenPipeError:  # of the standard output
+            raise
+        except (OSError, tf.errors.OpError) as error:
+            if isinstance(error, tf.errors.OpError) and not _WRITING.search(error.message):
+                raise
+            reason = getattr(error, "strerror", None) or "No space left on device"
             raise ModelDirError(
-                f"--model_dir={self.path} could not be written ({error.strerror}); "
-                "make room and continue with --resume."
+                f"--model_dir={self.path} could not be written ({reason}); make room and continue with --resume."
             ) from error
 
     def write_result(self, result: dict[str, Any]) -> None:

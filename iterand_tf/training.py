@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 import signal
 import statistics
 import sys
+import zlib
 from typing import Any
 
 import keras
@@ -26,10 +28,10 @@ from iterand_tf.assembly import (
 from iterand_tf.checkpoints import Checkpoints
 from iterand_tf.config import Config
 from iterand_tf.data.reading import reason
-from iterand_tf.epoch_callbacks import EpochLine, MetricsFile, SaveState, Throughput, save_model
+from iterand_tf.epoch_callbacks import EpochLine, MetricsFile, SaveState, ShareStatistics, Throughput, save_model
 from iterand_tf.errors import DataError, LostWorkerError, ModelDirError, UserError
 from iterand_tf.interruption import deferred_signals
-from iterand_tf.model_dir import ModelDir
+from iterand_tf.model_dir import ModelDir, flags_text
 from iterand_tf.sparsity_report import sparsity_report
 from iterand_tf.training_state import TrainingState, restore_model
 
@@ -137,13 +139,15 @@ class _Job:
         methods = method_callbacks(self.config)
         state = TrainingState(self.model, Checkpoints(self.model_dir.checkpoints, run.max_checkpoints), *methods)
         resumed = state.restore() if run.resume else False
-        if run.resume and not resumed and (self.model_dir.best_model.exists() or self.model_dir.metrics.exists()):
+        later = (self.model_dir.tensorboard, self.model_dir.metrics, self.model_dir.best_model)  # than a checkpoint
+        if run.resume and not resumed and any(path.exists() for path in later):
             raise ModelDirError(f"--model_dir={run.model_dir} has lost all of its checkpoints; train anew elsewhere.")
-        workers = distribution.num_workers(self.strategy)
-        if distribution.sum_of_workers(self.strategy, state.step) != state.step * workers:
+        if self._workers_differ(state.step):
             raise ModelDirError(
                 f"the workers see other checkpoints in --model_dir={run.model_dir}; let it be one directory."
             )
+        if self._workers_differ(zlib.crc32(flags_text(self.config).encode())):
+            raise UserError("the workers were started with different flags; start all with the same.")
         with self.model_dir.being_read(self.model_dir.metrics):
             metrics_file = MetricsFile(self.model_dir.metrics, state.epoch)
         finished = self.model_dir.read_result() if state.epoch == self.config.training.epochs else {}
@@ -168,6 +172,10 @@ class _Job:
             result = _result(last, self.config, self.splits, self.model_dir, state, metrics_file)
         self.model_dir.write_result(finished | result)  # what an export has added stays
         return TrainResult(self.model_dir, result)
+
+    def _workers_differ(self, number):
+        together = distribution.sum_of_workers(self.strategy, number)
+        return together != number * distribution.num_workers(self.strategy)
 
     def _fit(self, state, methods, metrics_file):
         epochs = self.config.training.epochs
@@ -217,6 +225,8 @@ class _Job:
             self.chief,
             should_stop,
         )
+        if self.strategy and not self.config.model.synchronized_batch_normalization:
+            methods = [*methods, ShareStatistics(functools.partial(distribution.of_chief, self.strategy))]
         if not self.chief:
             return [*methods, save]
         return [

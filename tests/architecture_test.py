@@ -30,6 +30,7 @@ RANKS = {
     "iterand_tf.distribution": 5,
     "iterand_tf.interruption": 0,
     "iterand_tf.local_workers": 0,
+    "iterand_tf.rendezvous": 0,
     "iterand_tf.multi_worker_fit": 4,
     "iterand_tf.config": 6,
     "iterand_tf.training_state": 6,

@@ -57,6 +57,15 @@ def test_a_state_saved_after_a_fallback_is_kept(tmp_path):
     assert checkpoints.newest() == ({"epoch": 5}, {})
 
 
+def test_a_damaged_one_does_not_count_among_those_that_are_kept(saved):
+    truncate(saved.files()[1])
+    truncate(saved.files()[0])
+    assert saved.newest()[0] == {"epoch": 2}
+    for step in (3, 5):
+        saved.save(step, {"epoch": step}, {})
+    assert [file.name for file in saved.files()] == [f"step-000000000{step}.npz" for step in (5, 3, 2)]
+
+
 @pytest.mark.parametrize("damage", [truncate, empty, flip_a_bit])
 def test_with_none_left_it_is_an_error(saved, damage):
     for path in saved.files():

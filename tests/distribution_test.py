@@ -51,6 +51,9 @@ def test_two_devices_train_the_network_of_one():
     (one, alone), (two, together) = train(None), train(distribution.mirrored(("CPU:0", "CPU:1")))
     assert together.equal
     assert len(alone.losses) == len(together.losses) == STEPS
+    for masks, others in zip(alone.masks, together.masks, strict=True):
+        for mask, other in zip(masks, others, strict=True):
+            np.testing.assert_array_equal(mask, other)
     for first, second in zip(iterand_tf.subnet_layers(one), iterand_tf.subnet_layers(two), strict=True):
         np.testing.assert_array_equal(np.asarray(first.kernel), np.asarray(second.kernel))
     difference = max(abs(a - b) for a, b in zip(alone.losses, together.losses, strict=True))

@@ -35,10 +35,29 @@ def arguments(model_dir, *flags):
     return [str(ROOT / "main.py"), *FLAGS, *flags, f"--model_dir={model_dir}"]
 
 
-def start_workers(model_dir, *flags):
+# main.py, which also leaves the last masks of its worker beside the model_dir
+WITH_MASKS = f"""
+import pathlib, sys
+sys.path.insert(0, {str(ROOT)!r})
+import numpy as np, tensorflow
+import main
+from iterand_tf import distribution, layers, training
+run = training._Job.run
+def run_and_save(job):
+    result = run(job)
+    masks = [np.asarray(layer.kernel_mask) for layer in layers.subnet_layers(job.model)]
+    name = "chief" if distribution.is_chief(job.strategy) else "other"
+    np.savez(pathlib.Path(job.config.run.model_dir).with_name(f"masks_{{name}}.npz"), *masks)
+    return result
+training._Job.run = run_and_save
+sys.exit(main.main(sys.argv))
+"""
+
+
+def start_workers(model_dir, *flags, script=None):
     return local_workers.start(
         2,
-        arguments(model_dir, "--strategy=multi_worker", *flags),
+        [script or str(ROOT / "main.py"), *arguments(model_dir, "--strategy=multi_worker", *flags)[1:]],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -65,7 +84,9 @@ def losses(model_dir):
 def whole(tmp_path_factory):
     """Three epochs of two workers, left alone."""
     model_dir = tmp_path_factory.mktemp("whole") / "model"
-    codes, errors = ended(start_workers(model_dir, "--epochs=3"))
+    script = model_dir.with_name("with_masks.py")
+    script.write_text(WITH_MASKS)
+    codes, errors = ended(start_workers(model_dir, "--epochs=3", script=str(script)))
     assert codes == [0, 0], errors
     return model_dir
 
@@ -83,16 +104,41 @@ def test_two_workers_train_the_network_of_one_process(whole, tmp_path):
     assert names == {"flags.txt", "metrics.csv", "tensorboard", "checkpoints", "best.keras", "result.json"}
 
 
-def test_a_worker_that_is_killed_ends_the_other_and_both_resume(whole, tmp_path):
+def test_both_workers_end_with_the_same_masks(whole):
+    with np.load(whole.with_name("masks_chief.npz")) as chief, np.load(whole.with_name("masks_other.npz")) as other:
+        assert len(chief.files) == 5
+        for name in chief.files:
+            np.testing.assert_array_equal(chief[name], other[name])
+
+
+def test_a_worker_that_waits_for_another_obeys_a_signal(tmp_path):
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in local_workers._free_ports(2)]}
+    task = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}})
+    worker = subprocess.Popen(
+        [sys.executable, *arguments(tmp_path / "model")],
+        env=os.environ | {"TF_CONFIG": task},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in worker.stdout:
+        if line.startswith("waiting for 127.0.0.1:"):
+            worker.send_signal(signal.SIGTERM)
+            break
+    assert worker.wait(timeout=PATIENCE) == -signal.SIGTERM
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_worker_that_is_killed_ends_the_other_and_both_resume(killed, whole, tmp_path):
     model_dir = tmp_path / "model"
     workers = start_workers(model_dir, "--epochs=3")
     for line in workers[0].stdout:
         if line.startswith("epoch 1/"):
-            workers[1].send_signal(signal.SIGKILL)
+            workers[killed].send_signal(signal.SIGKILL)
             break
     codes, errors = ended(workers)
-    assert codes == [6, -signal.SIGKILL]
-    assert "error: a worker was lost" in errors[0]
+    assert (codes[killed], codes[1 - killed]) == (-signal.SIGKILL, 6)
+    assert "error: a worker was lost" in errors[1 - killed]
     codes, errors = ended(start_workers(model_dir, "--epochs=3", "--resume"))
     assert codes == [0, 0], errors
     expected, found = state(whole), state(model_dir)

@@ -3,10 +3,12 @@
     python tests/stress_resume.py --kills=20
 
 Every other kill comes while a checkpoint is being written. At the end kernels, scores, BatchNormalization statistics,
-optimizer and step must be the same bytes, and no resume may have begun before the last checkpoint that was there.
+optimizer and step must be the same bytes, validation accuracies the same, and no resume may have begun before the last
+checkpoint that was there.
 """
 
 import argparse
+import csv
 import pathlib
 import random
 import re
@@ -81,6 +83,12 @@ def arrays(model_dir):
         return {name: archive[name].tobytes() for name in archive.files if name != "progress"}
 
 
+def accuracies(model_dir):
+    """Of the network that each epoch left, as metrics.csv has them."""
+    with (model_dir / "metrics.csv").open() as file:
+        return [row["val_accuracy"] for row in csv.DictReader(file)]
+
+
 def stress(directory: pathlib.Path, kills: int, epochs: int, more_flags: Sequence[str] = ()) -> int:
     """Returns how many kills hit a running process."""
     flags = [f"--epochs={epochs}", *more_flags]
@@ -103,6 +111,8 @@ def stress(directory: pathlib.Path, kills: int, epochs: int, more_flags: Sequenc
     for name, contents in expected.items():
         if found[name] != contents:
             raise AssertionError(f"{name} differs")
+    if accuracies(whole) != accuracies(killed):
+        raise AssertionError("validation accuracies differ")
     print(f"{len(expected)} arrays are equal byte for byte after {hits} kills of a running process")
     return hits
 

@@ -216,7 +216,7 @@ def _ahead(batches):
     """Has batches made ahead, without what would only cost time here: decoding alone keeps all processors busy."""
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1  # no operation is divided among threads
-    options.autotune.enabled = False  # nothing is left to choose
+    options.autotune.enabled = False  # it would measure every element
     return batches.prefetch(_BATCHES_AHEAD).with_options(options)
 
 

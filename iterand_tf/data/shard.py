@@ -94,8 +94,8 @@ class Shard:
             if num_examples % size == 0 or num_examples % size >= self.num_replicas:
                 return size
         raise UserError(
-            f"{num_examples} examples in batches of {batch_size} cannot be divided among {self.num_replicas} replicas; "
-            "use fewer, or more examples."
+            f"{num_examples} examples to evaluate in batches of {batch_size} cannot be divided among "
+            f"{self.num_replicas} replicas; use fewer devices, or hold out more by --validation_split."
         )
 
 

@@ -69,7 +69,7 @@ def test_evaluation_takes_every_example_once(examples, replicas, workers):
 
 
 def test_evaluation_refuses_what_it_cannot_divide(examples):
-    with pytest.raises(UserError, match="13 examples in batches of 5 cannot be divided among 4 replicas"):
+    with pytest.raises(UserError, match="13 examples to evaluate in batches of 5 cannot be divided among 4 replicas"):
         examples.evaluation_batches(BATCH, Shard(4, 0, 4))
 
 

@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import signal
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from iterand_tf.data.shard import Shard
 from iterand_tf.errors import UserError
+from iterand_tf.interruption import take_signals_back
 from iterand_tf.rendezvous import wait_for_workers
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
@@ -66,7 +66,7 @@ def _multi_worker():
         addresses = [address for job in ("chief", "worker") for address in jobs.get(job, ())]
         wait_for_workers(addresses, addresses.index(jobs[cluster.task_type][cluster.task_id]))
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=cluster)
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # TensorFlow has put a handler of its own
+        take_signals_back()  # TensorFlow has a handler of SIGTERM
         return strategy
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         reason = getattr(error, "message", str(error)).splitlines()[0].rstrip(".")
@@ -159,6 +159,11 @@ def any_worker(strategy: tf.distribute.Strategy | None, flag: bool) -> bool:
 def of_chief(strategy: tf.distribute.Strategy | None, array: np.ndarray) -> np.ndarray:
     """The chief's array, of equal shape on all workers; all must call it together."""
     return sum_of_workers(strategy, array if is_chief(strategy) else np.zeros_like(array))
+
+
+def workers_differ(strategy: tf.distribute.Strategy | None, number: int) -> bool:
+    """Whether other workers have another number, as this one sees it; all must call it together."""
+    return sum_of_workers(strategy, number) != number * num_workers(strategy)
 
 
 def sum_of_workers(strategy: tf.distribute.Strategy | None, number: Any) -> Any:

@@ -9,6 +9,13 @@ from collections.abc import Iterator
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+def take_signals_back() -> None:
+    """Puts Python's handlers in the place of those of a library; outside the main thread nothing changes."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.getsignal(number))
+
+
 class InterruptedRunError(Exception):
     """A signal has ended the run. Exit code: 128 and the signal's number."""
 

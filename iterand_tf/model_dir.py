@@ -185,10 +185,7 @@ class ModelDir:
         """Raises ModelDirError unless the run was made by the flags of `config`, or ones that do not matter to it."""
         with self.being_read(self.flags_file):
             written = self.flags_file.read_text()
-        theirs, ours = (
-            {line for line in lines.splitlines() if not _MAY_DIFFER.match(line)}
-            for lines in (written, flags_text(config))
-        )
+        theirs, ours = _binding(written), binding_flags(config)
         # A flag that came after the run was made had its default then.
         known = {line.partition("=")[0] for line in theirs}
         defaults = set(flags_text(Config()).splitlines())
@@ -198,6 +195,15 @@ class ModelDir:
             raise ModelDirError(
                 f"--model_dir={self.path} was made by other flags ({changes}); use those, or another directory."
             )
+
+
+def binding_flags(config: Config) -> set[str]:
+    """Those of a run's flags that must be the same when it is continued, and on all of its workers."""
+    return _binding(flags_text(config))
+
+
+def _binding(text):
+    return {line for line in text.splitlines() if not _MAY_DIFFER.match(line)}
 
 
 def flags_text(config: Config) -> str:

@@ -31,7 +31,7 @@ from iterand_tf.data.reading import reason
 from iterand_tf.epoch_callbacks import EpochLine, MetricsFile, SaveState, ShareStatistics, Throughput, save_model
 from iterand_tf.errors import DataError, LostWorkerError, ModelDirError, UserError
 from iterand_tf.interruption import deferred_signals
-from iterand_tf.model_dir import ModelDir, flags_text
+from iterand_tf.model_dir import ModelDir, binding_flags
 from iterand_tf.sparsity_report import sparsity_report
 from iterand_tf.training_state import TrainingState, restore_model
 
@@ -57,6 +57,8 @@ def train(config: Config) -> TrainResult:
     """
     strategy = distribution.make_strategy(config.run.strategy, config.run.virtual_devices)
     check_devices(config, strategy)
+    if distribution.workers_differ(strategy, zlib.crc32("\n".join(sorted(binding_flags(config))).encode())):
+        raise UserError("the workers were started with different flags; start all with the same.")
     chief = distribution.is_chief(strategy)
     model_dir = ModelDir.for_run(config) if chief else ModelDir(pathlib.Path(config.run.model_dir).expanduser())
     with environment(config):
@@ -142,12 +144,10 @@ class _Job:
         later = (self.model_dir.tensorboard, self.model_dir.metrics, self.model_dir.best_model)  # than a checkpoint
         if run.resume and not resumed and any(path.exists() for path in later):
             raise ModelDirError(f"--model_dir={run.model_dir} has lost all of its checkpoints; train anew elsewhere.")
-        if self._workers_differ(state.step):
+        if distribution.workers_differ(self.strategy, state.step):
             raise ModelDirError(
                 f"the workers see other checkpoints in --model_dir={run.model_dir}; let it be one directory."
             )
-        if self._workers_differ(zlib.crc32(flags_text(self.config).encode())):
-            raise UserError("the workers were started with different flags; start all with the same.")
         with self.model_dir.being_read(self.model_dir.metrics):
             metrics_file = MetricsFile(self.model_dir.metrics, state.epoch)
         finished = self.model_dir.read_result() if state.epoch == self.config.training.epochs else {}
@@ -172,10 +172,6 @@ class _Job:
             result = _result(last, self.config, self.splits, self.model_dir, state, metrics_file)
         self.model_dir.write_result(finished | result)  # what an export has added stays
         return TrainResult(self.model_dir, result)
-
-    def _workers_differ(self, number):
-        together = distribution.sum_of_workers(self.strategy, number)
-        return together != number * distribution.num_workers(self.strategy)
 
     def _fit(self, state, methods, metrics_file):
         epochs = self.config.training.epochs

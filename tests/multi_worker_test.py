@@ -64,6 +64,22 @@ def start_workers(model_dir, *flags, script=None):
     )
 
 
+def start_each(commands, of):
+    """Starts the first of `of` workers, each with arguments of its own."""
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in local_workers._free_ports(of)]}
+    return [
+        subprocess.Popen(
+            [sys.executable, *command],
+            env=os.environ
+            | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index, command in enumerate(commands)
+    ]
+
+
 def ended(workers):
     """Exit codes and standard errors, after all have ended."""
     errors = [worker.communicate(timeout=PATIENCE)[1] for worker in workers]
@@ -112,14 +128,7 @@ def test_both_workers_end_with_the_same_masks(whole):
 
 
 def test_a_worker_that_waits_for_another_obeys_a_signal(tmp_path):
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in local_workers._free_ports(2)]}
-    task = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}})
-    worker = subprocess.Popen(
-        [sys.executable, *arguments(tmp_path / "model")],
-        env=os.environ | {"TF_CONFIG": task},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    worker = start_each([arguments(tmp_path / "model")], of=2)[0]
     for line in worker.stdout:
         if line.startswith("waiting for 127.0.0.1:"):
             worker.send_signal(signal.SIGTERM)
@@ -145,6 +154,13 @@ def test_a_worker_that_is_killed_ends_the_other_and_both_resume(killed, whole, t
     assert expected.keys() == found.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_workers_with_different_flags_refuse(tmp_path):
+    codes, errors = ended(start_each([arguments(tmp_path / "model", f"--seed={seed}") for seed in (1, 2)], of=2))
+    assert codes == [1, 1]
+    assert errors[0] == errors[1] == "error: the workers were started with different flags; start all with the same.\n"
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_signal_to_one_worker_ends_all(tmp_path):

@@ -50,8 +50,11 @@ def wait_for_workers(addresses: list[str], own: int, patience: float = 3600.0) -
 
 def _listen(address):
     _, _, port = address.rpartition(":")
+    both = socket.has_dualstack_ipv6()
     try:
-        server = socket.create_server(("", int(port)))
+        server = socket.create_server(
+            ("", int(port)), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both
+        )
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         raise UserError(f"the port of {address} cannot be used ({reason}); give this worker another.") from error

@@ -15,6 +15,7 @@ from typing import Any, Self
 import tensorflow as tf
 
 from iterand_tf.config import Config, option_fields
+from iterand_tf.data.reading import reason
 from iterand_tf.errors import ModelDirError
 from iterand_tf.files import check_writable, temporary_of, write_atomically
 
@@ -141,9 +142,9 @@ class ModelDir:
         except (OSError, tf.errors.OpError) as error:
             if isinstance(error, tf.errors.OpError) and not _WRITING.search(error.message):
                 raise
-            reason = getattr(error, "strerror", None) or "No space left on device"
+            why = error.strerror if isinstance(error, OSError) else reason(error)
             raise ModelDirError(
-                f"--model_dir={self.path} could not be written ({reason}); make room and continue with --resume."
+                f"--model_dir={self.path} could not be written ({why}); make room and continue with --resume."
             ) from error
 
     def write_result(self, result: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from iterand_tf import model_dir
 from iterand_tf.config import option_fields
 from iterand_tf.data import examples
 from iterand_tf.epoch_callbacks import MetricsFile
+from iterand_tf.errors import ModelDirError
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = ["--dataset=digits", "--model=conv2", "--width_factor=0.25", "--batch_size=64", "--epochs=2"]
@@ -345,9 +346,13 @@ def test_a_last_step_that_diverges_is_found_before_it_is_saved(tmp_path, capsys)
     assert [path.name for path in (tmp_path / "model" / "checkpoints").iterdir()] == ["step-0000000000.npz"]
 
 
-def test_lost_checkpoints_are_an_error_and_no_new_beginning(run, tmp_path, capsys):
+@pytest.mark.parametrize("first_epoch", [False, True])
+def test_lost_checkpoints_are_an_error_and_no_new_beginning(first_epoch, run, tmp_path, capsys):
     shutil.copytree(run[0] / "model", tmp_path / "model")
     shutil.rmtree(tmp_path / "model" / "checkpoints")
+    if first_epoch:  # leaves neither of these
+        for name in ("best.keras", "metrics.csv", "result.json"):
+            (tmp_path / "model" / name).unlink()
     arguments = [f"--flagfile={tmp_path}/model/flags.txt", f"--model_dir={tmp_path}/model", "--resume"]
     assert main.main(["main.py", *arguments]) == 3
     assert "has lost all of its checkpoints" in capsys.readouterr().err
@@ -448,6 +453,15 @@ def test_files_that_cannot_be_written_leave_the_earlier_ones(run, tmp_path):
     assert {path: path.read_bytes() for path in before} == before
     assert not list((tmp_path / "model").rglob("*tmp*"))
     done(*arguments[1:])
+
+
+def test_a_full_disk_is_told_from_full_memory_in_errors_of_tensorflow(tmp_path):
+    place = model_dir.ModelDir(tmp_path)
+    full_disk = tf.errors.ResourceExhaustedError(None, None, "events.out; No space left on device")
+    with pytest.raises(ModelDirError, match="No space left on device"), place.being_written():
+        raise full_disk
+    with pytest.raises(tf.errors.ResourceExhaustedError), place.being_written():
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 
 def test_a_full_disk_at_the_start_and_at_the_end_is_one_sentence(run, tmp_path, capsys, monkeypatch):

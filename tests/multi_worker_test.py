@@ -35,8 +35,8 @@ def arguments(model_dir, *flags):
     return [str(ROOT / "main.py"), *FLAGS, *flags, f"--model_dir={model_dir}"]
 
 
-# main.py, which also leaves the last masks of its worker beside the model_dir
-WITH_MASKS = f"""
+# main.py, which also leaves the last masks and moving statistics of its worker beside the model_dir
+WITH_ARRAYS = f"""
 import pathlib, sys
 sys.path.insert(0, {str(ROOT)!r})
 import numpy as np, tensorflow
@@ -46,8 +46,10 @@ run = training._Job.run
 def run_and_save(job):
     result = run(job)
     masks = [np.asarray(layer.kernel_mask) for layer in layers.subnet_layers(job.model)]
+    statistics = [np.asarray(each) for each in job.model.non_trainable_variables if each.name.startswith("moving_")]
     name = "chief" if distribution.is_chief(job.strategy) else "other"
-    np.savez(pathlib.Path(job.config.run.model_dir).with_name(f"masks_{{name}}.npz"), *masks)
+    for kind, arrays in (("masks", masks), ("statistics", statistics)):
+        np.savez(pathlib.Path(job.config.run.model_dir).with_name(f"{{kind}}_{{name}}.npz"), *arrays)
     return result
 training._Job.run = run_and_save
 sys.exit(main.main(sys.argv))
@@ -100,8 +102,8 @@ def losses(model_dir):
 def whole(tmp_path_factory):
     """Three epochs of two workers, left alone."""
     model_dir = tmp_path_factory.mktemp("whole") / "model"
-    script = model_dir.with_name("with_masks.py")
-    script.write_text(WITH_MASKS)
+    script = model_dir.with_name("with_arrays.py")
+    script.write_text(WITH_ARRAYS)
     codes, errors = ended(start_workers(model_dir, "--epochs=3", script=str(script)))
     assert codes == [0, 0], errors
     return model_dir
@@ -120,11 +122,28 @@ def test_two_workers_train_the_network_of_one_process(whole, tmp_path):
     assert names == {"flags.txt", "metrics.csv", "tensorboard", "checkpoints", "best.keras", "result.json"}
 
 
-def test_both_workers_end_with_the_same_masks(whole):
-    with np.load(whole.with_name("masks_chief.npz")) as chief, np.load(whole.with_name("masks_other.npz")) as other:
-        assert len(chief.files) == 5
+def assert_equal_on_both_workers(directory, kind, count):
+    with np.load(directory / f"{kind}_chief.npz") as chief, np.load(directory / f"{kind}_other.npz") as other:
+        assert len(chief.files) == count
         for name in chief.files:
             np.testing.assert_array_equal(chief[name], other[name])
+
+
+def test_both_workers_end_with_the_same_masks(whole):
+    assert_equal_on_both_workers(whole.parent, "masks", 5)
+
+
+def test_statistics_that_are_not_synchronized_are_the_chiefs_in_validation(tmp_path):
+    script = tmp_path / "with_arrays.py"
+    script.write_text(WITH_ARRAYS)
+    flags = ["--epochs=1", "--nosynchronized_batch_normalization"]
+    codes, errors = ended(start_workers(tmp_path / "model", *flags, script=str(script)))
+    assert codes == [0, 0], errors
+    assert_equal_on_both_workers(tmp_path, "statistics", 2 * 4)  # mean and variance of four layers
+    saved = [array for name, array in state(tmp_path / "model").items() if "/moving_" in name]
+    with np.load(tmp_path / "statistics_other.npz") as other:
+        for name, array in zip(other.files, saved, strict=True):
+            np.testing.assert_array_equal(other[name], array)
 
 
 def test_a_worker_that_waits_for_another_obeys_a_signal(tmp_path):

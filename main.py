@@ -33,10 +33,10 @@ if __name__ == "__main__":
 
 from absl import flags, logging
 
-from iterand_tf import config as config_lib
 from iterand_tf.errors import UserError
 from iterand_tf.interruption import InterruptedRunError
-from iterand_tf.model_dir import ModelDir, flags_text
+from iterand_tf.training import config as config_lib
+from iterand_tf.training.model_dir import ModelDir, flags_text
 
 MODES = ("train", "evaluate", "export")
 QUICKSTART = pathlib.Path(__file__).parent / "flags" / "quickstart.flags"
@@ -96,7 +96,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
 def run(mode: str, config: config_lib.Config) -> None:
     """Does what the mode says and prints a short report."""
     from export import check_export_dir
-    from iterand_tf import training
+    from iterand_tf.training import run as training
 
     if config.export.export_dir or mode == "export":
         check_export_dir(config.export.export_dir)
@@ -122,7 +122,9 @@ def run(mode: str, config: config_lib.Config) -> None:
 def export_run(config: config_lib.Config, model_dir: ModelDir) -> dict[str, object]:
     """Writes the run's network as a SavedModel; returns what result.json records of it."""
     from export import export_formats
-    from iterand_tf import assembly, data, training
+    from iterand_tf import data
+    from iterand_tf.training import assembly
+    from iterand_tf.training import run as training
 
     options = config.export
     model = training.load_model(model_dir, options.export_checkpoint)

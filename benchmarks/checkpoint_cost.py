@@ -24,9 +24,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import main as command_line
-from iterand_tf import training
-from iterand_tf.config import Config
-from iterand_tf.epoch_callbacks import SaveState
+from iterand_tf.training import run as training
+from iterand_tf.training.callbacks import SaveState
+from iterand_tf.training.config import Config
 
 
 class AlternatingSaveState(SaveState):

@@ -26,22 +26,22 @@ RANKS = {
     "iterand_tf": 3,
     "iterand_tf.data": 4,
     "iterand_tf.optimization": 4,
-    "iterand_tf.checkpoints": 4,
-    "iterand_tf.distribution": 5,
+    "iterand_tf.training.checkpoints": 4,
+    "iterand_tf.strategies": 5,
     "iterand_tf.interruption": 0,
-    "iterand_tf.local_workers": 0,
-    "iterand_tf.rendezvous": 0,
-    "iterand_tf.multi_worker_fit": 4,
-    "iterand_tf.config": 6,
-    "iterand_tf.training_state": 6,
-    "iterand_tf.assembly": 7,
-    "iterand_tf.model_dir": 7,
-    "iterand_tf.epoch_callbacks": 8,
+    "iterand_tf.strategies.local_workers": 0,
+    "iterand_tf.strategies.rendezvous": 0,
+    "iterand_tf.strategies.multi_worker_fit": 4,
+    "iterand_tf.training.config": 6,
+    "iterand_tf.training.state": 6,
+    "iterand_tf.training.assembly": 7,
+    "iterand_tf.training.model_dir": 7,
+    "iterand_tf.training.callbacks": 8,
     "iterand_tf.training": 9,
     "export": 9,
     "main": 10,
 }
-REACHES_INTO_KERAS = "iterand_tf.multi_worker_fit"
+REACHES_INTO_KERAS = "iterand_tf.strategies.multi_worker_fit"
 KERAS_ONLY_BELOW = 4  # masks alone may wrap its selection in tf.function
 ABSENT_FROM_THE_LIBRARY = (
     "export",

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from export import exporter, served_outputs
-from iterand_tf import distribution
+from iterand_tf.strategies import strategy as distribution
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 import main
-from iterand_tf.config import Config
+from iterand_tf.training.config import Config
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLAGFILES = {path.stem: path for path in sorted((ROOT / "flags").glob("*.flags"))}

@@ -24,7 +24,7 @@ def test_the_installed_wheel_works_from_another_directory(tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import tempfile, keras, export, iterand_tf\n"
-        "from iterand_tf import data, training\n"
+        "from iterand_tf import data\nfrom iterand_tf.training import run\n"
         "assert iterand_tf.__file__.startswith(sys.argv[1]) and export.__file__.startswith(sys.argv[1])\n"
         "model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(3)])\n"
         "print(export.export_saved_model(model, tempfile.mkdtemp()).max_abs_difference)\n"

@@ -5,9 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from iterand_tf import checkpoints as checkpoints_module
-from iterand_tf.checkpoints import Checkpoints
 from iterand_tf.errors import ModelDirError
+from iterand_tf.training import checkpoints as checkpoints_module
+from iterand_tf.training.checkpoints import Checkpoints
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from iterand_tf.callbacks import current_step
 from iterand_tf.errors import DivergedError
 from iterand_tf.files import write_atomically
 from iterand_tf.interruption import InterruptedRunError
-from iterand_tf.training_state import DIVERGED, TrainingState
+from iterand_tf.training.state import DIVERGED, TrainingState
 
 
 class Throughput(keras.callbacks.Callback):

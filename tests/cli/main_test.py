@@ -17,13 +17,13 @@ import pytest
 import tensorflow as tf
 
 import main
-from iterand_tf import model_dir
-from iterand_tf.config import option_fields
 from iterand_tf.data import examples
-from iterand_tf.epoch_callbacks import MetricsFile
 from iterand_tf.errors import ModelDirError
+from iterand_tf.training import model_dir
+from iterand_tf.training.callbacks import MetricsFile
+from iterand_tf.training.config import option_fields
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 SMALL = ["--dataset=digits", "--model=conv2", "--width_factor=0.25", "--batch_size=64", "--epochs=2"]
 
 

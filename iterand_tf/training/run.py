@@ -14,8 +14,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from iterand_tf import data, distribution
-from iterand_tf.assembly import (
+from iterand_tf import data
+from iterand_tf.data.reading import reason
+from iterand_tf.errors import DataError, LostWorkerError, ModelDirError, UserError
+from iterand_tf.interruption import deferred_signals
+from iterand_tf.sparsity_report import sparsity_report
+from iterand_tf.strategies import strategy as distribution
+from iterand_tf.training.assembly import (
     build_model,
     check_devices,
     check_steps,
@@ -25,15 +30,11 @@ from iterand_tf.assembly import (
     loss_and_metrics,
     method_callbacks,
 )
-from iterand_tf.checkpoints import Checkpoints
-from iterand_tf.config import Config
-from iterand_tf.data.reading import reason
-from iterand_tf.epoch_callbacks import EpochLine, MetricsFile, SaveState, ShareStatistics, Throughput, save_model
-from iterand_tf.errors import DataError, LostWorkerError, ModelDirError, UserError
-from iterand_tf.interruption import deferred_signals
-from iterand_tf.model_dir import ModelDir, binding_flags
-from iterand_tf.sparsity_report import sparsity_report
-from iterand_tf.training_state import TrainingState, restore_model
+from iterand_tf.training.callbacks import EpochLine, MetricsFile, SaveState, ShareStatistics, Throughput, save_model
+from iterand_tf.training.checkpoints import Checkpoints
+from iterand_tf.training.config import Config
+from iterand_tf.training.model_dir import ModelDir, binding_flags
+from iterand_tf.training.state import TrainingState, restore_model
 
 
 @dataclasses.dataclass(frozen=True)

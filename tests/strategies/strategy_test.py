@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 import iterand_tf
-from iterand_tf import distribution
 from iterand_tf.data import load
-from iterand_tf.multi_worker_fit import enable_distributed_fit
+from iterand_tf.strategies import enable_distributed_fit
+from iterand_tf.strategies import strategy as distribution
 
 STEPS, BATCH, PERIOD = 50, 64, 20
 

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from export import exporter, pack
-from iterand_tf import config
-from iterand_tf.config import Config, option_fields
 from iterand_tf.errors import UserError
-from iterand_tf.model_dir import flags_text
+from iterand_tf.training import config
+from iterand_tf.training.config import Config, option_fields
+from iterand_tf.training.model_dir import flags_text
 
 
 def values(**changes):

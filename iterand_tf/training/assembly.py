@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from iterand_tf import data, models, optimization
 from iterand_tf.callbacks import Rerandomize
-from iterand_tf.config import Config
 from iterand_tf.errors import UserError
-from iterand_tf.multi_worker_fit import enable_distributed_fit
+from iterand_tf.strategies import enable_distributed_fit
+from iterand_tf.training.config import Config
 
 
 def load_data(config: Config) -> data.Splits:

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from iterand_tf.callbacks import Rerandomize, current_step
-from iterand_tf.checkpoints import Checkpoints
 from iterand_tf.errors import DivergedError, ModelDirError
+from iterand_tf.training.checkpoints import Checkpoints
 
 DIVERGED = "train anew with a lower --learning_rate. The checkpoints are those of before."
 

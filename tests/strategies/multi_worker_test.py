@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import pytest
 
-from iterand_tf import local_workers
+from iterand_tf.strategies import local_workers
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 PATIENCE = 240
 STEPS_PER_EPOCH = 18  # of 1,152 examples
 FLAGS = [
@@ -41,7 +41,9 @@ import pathlib, sys
 sys.path.insert(0, {str(ROOT)!r})
 import numpy as np, tensorflow
 import main
-from iterand_tf import distribution, layers, training
+from iterand_tf import layers
+from iterand_tf.strategies import strategy as distribution
+from iterand_tf.training import run as training
 run = training._Job.run
 def run_and_save(job):
     result = run(job)
@@ -201,7 +203,7 @@ import tensorflow as tf
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
 import keras, numpy as np
 from iterand_tf import Rerandomize, SubnetDense
-from iterand_tf.multi_worker_fit import enable_distributed_fit
+from iterand_tf.strategies import enable_distributed_fit
 keras.utils.set_random_seed(0)
 x = np.random.default_rng(0).random((200, 8)).astype("float32")
 y = (x.sum(1) > 4).astype("int32")

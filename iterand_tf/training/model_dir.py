@@ -14,10 +14,10 @@ from typing import Any, Self
 
 import tensorflow as tf
 
-from iterand_tf.config import Config, option_fields
 from iterand_tf.data.reading import reason
 from iterand_tf.errors import ModelDirError
 from iterand_tf.files import check_writable, temporary_of, write_atomically
+from iterand_tf.training.config import Config, option_fields
 
 _NOT_IN_FLAGS_FILE = {"model_dir", "resume"}
 # What may change when a run is continued. The network does not depend on it, but for rounding and, on other devices,

@@ -11,7 +11,7 @@ import tensorflow as tf
 from iterand_tf.data.shard import Shard
 from iterand_tf.errors import UserError
 from iterand_tf.interruption import take_signals_back
-from iterand_tf.rendezvous import wait_for_workers
+from iterand_tf.strategies.rendezvous import wait_for_workers
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 _SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
@@ -38,7 +38,8 @@ def make_strategy(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy
     if name == "multi_worker" or (name == "auto" and workers > 1):
         if not workers:
             raise UserError(
-                "--strategy=multi_worker needs TF_CONFIG or Slurm; iterand_tf/local_workers.py starts some here."
+                "--strategy=multi_worker needs TF_CONFIG or Slurm; iterand_tf/strategies/local_workers.py starts some "
+                "here."
             )
         return _multi_worker()
     devices = tuple(f"CPU:{number}" for number in range(virtual_devices)) if virtual_devices else _gpus()

@@ -8,10 +8,11 @@ import dataclasses
 import math
 from typing import Any, Self
 
-from iterand_tf import distribution, distributions, models, optimization
+from iterand_tf import distributions, models, optimization
 from iterand_tf.data import AUGMENTATIONS, KERAS_CV_POLICIES
 from iterand_tf.errors import UserError
 from iterand_tf.layers.subnet_layer import SCORE_TRANSFORMS
+from iterand_tf.strategies.strategy import STRATEGIES
 
 METHODS = ("dense", "edge_popup", "iterand")
 EXPORT_FORMATS = ("packed", "dense", "tflite")
@@ -145,7 +146,7 @@ class RunConfig(_Options):
     resume: bool = option(False, "continue the run in --model_dir at its last checkpoint")
     checkpoint_steps: int = option(0, "steps between checkpoints inside an epoch; 0: at its end only", minimum=0)
     max_checkpoints: int = option(2, "keep so many of the newest", minimum=1)
-    strategy: str = option("auto", "devices and workers to train on", choices=distribution.STRATEGIES)
+    strategy: str = option("auto", "devices and workers to train on", choices=STRATEGIES)
     virtual_devices: int = option(0, "split the CPU into so many devices, to try --strategy=mirrored", minimum=0)
 
 

@@ -1,5 +1,6 @@
 # make quickstart   train, evaluate and export on the bundled digits
 # make test         lint and all tests that CI needs;  make test-all  the slow ones too
+# make build-file   writes BUILD from the imports
 # make bench        the figures of docs/performance.md; those that need data: make bench-data DATA_DIR=TFDS_ROOT
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart lint test test-all bench bench-data
+.PHONY: quickstart lint test test-all build-file bench bench-data
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +28,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -q
+
+build-file:
+	$(PYTHON) tests/build_file.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/input_pipeline.py

@@ -49,7 +49,7 @@ def main():
         side: compiled(args.model, args.image_size, args.width_factor, layers)
         for side, layers in {
             "subnet": models.SubnetFactory(sparsity=args.sparsity),
-            "dense": models.DenseFactory(),
+            "dense": models.StockFactory(),
         }.items()
     }
     times = {side: [] for side in networks}

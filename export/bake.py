@@ -51,7 +51,7 @@ def bake(model: keras.Model) -> keras.Model:
 
 def _stock_layer(layer):
     if isinstance(layer, SubnetLayer):
-        return layer.to_dense()
+        return layer.to_stock()
     if isinstance(getattr(layer, "kernel_initializer", None), SampledKernel):
         # A name that loads without this project; the values are copied.
         return type(layer).from_config(layer.get_config() | {"kernel_initializer": "zeros"})

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
+from iterand_tf import checks
 from iterand_tf.errors import ExportError
 from iterand_tf.files import check_writable
 
@@ -16,28 +17,26 @@ def check_export_dir(export_dir: str | os.PathLike) -> pathlib.Path:
     """Returns the directory's path, or raises ExportError unless versions can be written into it."""
     path = pathlib.Path(export_dir).expanduser()
     if not str(export_dir):
-        raise ExportError("--export_dir is empty; give the directory to write EXPORT_DIR/VERSION into.")
+        raise ExportError("export_dir is empty; give the directory to write EXPORT_DIR/VERSION into.")
     try:
         check_writable(path)
     except OSError as error:
-        raise ExportError(f"--export_dir={path} cannot be written ({error.strerror}); give another.") from error
+        raise ExportError(f"export_dir={path} cannot be written ({error.strerror}); give another.") from error
     return path
-
-
-def _check_version(version):
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ValueError(f"version must be a whole number of at least 1. Received: version={version!r}")
-    return version
 
 
 def targets_of(directory: pathlib.Path, formats: Sequence[str], version: int | None) -> dict[str, pathlib.Path]:
     """The directory of each format's version, which does not exist yet."""
     parents = {name: directory / name if len(formats) > 1 else directory for name in formats}
-    version = max(map(_next_version, parents.values())) if version is None else _check_version(version)
+    version = (
+        max(map(_next_version, parents.values()))
+        if version is None
+        else checks.whole_number("version", version, minimum=1)
+    )
     for parent in parents.values():
         if (parent / str(version)).exists():
             raise ExportError(
-                f"{parent / str(version)} exists already and is not overwritten; give another version or --export_dir."
+                f"{parent / str(version)} exists already and is not overwritten; give another version or export_dir."
             )
     return {name: parent / str(version) for name, parent in parents.items()}
 

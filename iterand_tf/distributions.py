@@ -5,28 +5,15 @@ He et al., ICCV 2015; U(-1, 1) is the distribution of the theorem in Chijiwa et 
 """
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from iterand_tf import checks
+
 NAMES = ("signed_constant", "kaiming_uniform", "kaiming_normal", "uniform")
-
-
-def check_name(name: str) -> str:
-    """Returns `name`, or raises ValueError unless it is one of `NAMES`."""
-    if name not in NAMES:
-        raise ValueError(f"the distribution must be one of {', '.join(NAMES)}. Received: name={name!r}")
-    return name
-
-
-def check_scale(scale: float) -> float:
-    """Returns `scale` as a float, or raises ValueError unless it is a finite number above 0."""
-    if isinstance(scale, bool) or not isinstance(scale, numbers.Real) or not 0 < scale < math.inf:
-        raise ValueError(f"the scale must be a finite number above 0. Received: scale={scale!r}")
-    return float(scale)
 
 
 def sample(name: str, shape: Sequence[int], seed: int, scale: float = 1.0) -> Any:
@@ -51,8 +38,8 @@ def sample(name: str, shape: Sequence[int], seed: int, scale: float = 1.0) -> An
     >>> sample("signed_constant", (2, 1), seed=0).shape
     TensorShape([2, 1])
     """
-    check_name(name)
-    check_scale(scale)
+    checks.one_of("name", name, NAMES)
+    checks.number("scale", scale, above=0)
     shape = tuple(shape)
     fan_in = max(math.prod(shape[:-1]), 1)
     if name == "signed_constant":

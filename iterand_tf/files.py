@@ -1,11 +1,19 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and directories that one process has to itself."""
 
 import contextlib
 import os
 import pathlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import IO
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+_WINDOWS_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -48,3 +56,37 @@ def check_writable(directory: pathlib.Path) -> None:
         for path in missing:
             with contextlib.suppress(OSError):
                 path.rmdir()
+
+
+@contextlib.contextmanager
+def locked(directory: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes that ask for the same lock out of a directory, which must exist.
+
+    On a file system without locks it keeps nobody out.
+
+    Raises:
+        BlockingIOError: if another process has the lock.
+    """
+    if sys.platform == "win32":
+        # Windows locks bytes of files, not directories.
+        path = directory / _WINDOWS_LOCK
+        with path.open("wb") as file:
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            except OSError as error:
+                raise BlockingIOError(*error.args) from error
+            yield
+        path.unlink(missing_ok=True)
+        return
+    # A lock on the directory itself leaves no file behind.
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)

@@ -10,7 +10,6 @@ Source: the subnetwork rule of edge-popup (Ramanujan et al., CVPR 2020, section 
 
 import functools
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -18,15 +17,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from iterand_tf import checks
+
 _INT32_MIN = np.int32(-(2**31))
 _LARGEST_SUBNORMAL = np.int32(0x007FFFFF)
-
-
-def check_sparsity(sparsity: float) -> float:
-    """Returns `sparsity` as a float, or raises ValueError unless it is a number in [0, 1)."""
-    if isinstance(sparsity, bool) or not isinstance(sparsity, numbers.Real) or not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity must be a number in [0, 1). Received: sparsity={sparsity!r}")
-    return float(sparsity)
 
 
 def num_kept(size: int, sparsity: float) -> int:
@@ -35,7 +29,7 @@ def num_kept(size: int, sparsity: float) -> int:
     >>> num_kept(10, 0.6)
     4
     """
-    return size - round(check_sparsity(sparsity) * size)
+    return size - round(checks.number("sparsity", sparsity, minimum=0, below=1) * size)
 
 
 def topk_mask(scores: Any, sparsity: float) -> Any:
@@ -78,7 +72,7 @@ def straight_through_mask(scores: Any, sparsity: float) -> Any:
     >>> straight_through_mask([0.5, -0.5], sparsity=0.5).numpy().tolist()
     [1.0, 0.0]
     """
-    check_sparsity(sparsity)
+    checks.number("sparsity", sparsity, minimum=0, below=1)
 
     @ops.custom_gradient
     def identity_gradient(scores):

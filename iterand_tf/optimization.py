@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from iterand_tf import checks
+
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("cosine", "multi_step", "constant")
 FINETUNE_LEARNING_RATE = 1e-5
@@ -27,6 +29,11 @@ class CoupledSGD(keras.optimizers.SGD):
     Raises:
         ValueError: if `l2` is negative, or `weight_decay` is given as well.
 
+    Reference:
+        Chijiwa et al., NeurIPS 2021, section 5: the experiments' weight decay is of this kind.
+
+    Example:
+
     >>> variable = keras.Variable([1.0])
     >>> CoupledSGD(learning_rate=0.5, l2=0.1).apply([ops.zeros(1)], [variable])
     >>> round(float(variable[0]), 6)
@@ -34,10 +41,10 @@ class CoupledSGD(keras.optimizers.SGD):
     """
 
     def __init__(self, learning_rate: Any = 0.1, momentum: float = 0.9, l2: float = 0.0, **kwargs: Any):
-        if l2 < 0 or kwargs.get("weight_decay"):
-            raise ValueError(f"l2 must be at least 0 and replaces weight_decay. Received: {l2=}, {kwargs=}")
+        if kwargs.get("weight_decay"):
+            raise checks.ArgumentError("weight_decay", "left out, since l2 replaces it", kwargs["weight_decay"])
         super().__init__(learning_rate=learning_rate, momentum=momentum, **kwargs)
-        self.l2 = l2
+        self.l2 = checks.number("l2", l2, minimum=0)
 
     def update_step(self, gradient, variable, learning_rate):
         if self.l2:
@@ -65,18 +72,18 @@ def learning_rate_schedule(
     Raises:
         ValueError: if `name` is unknown or the epochs do not fit.
 
+    Example:
+
     >>> schedule = learning_rate_schedule("cosine", 0.4, 10, epochs=2, warmup_epochs=0, finetune_epochs=0)
     >>> [round(float(schedule(step)), 3) for step in (0, 10, 20)]
     [0.4, 0.2, 0.0]
     """
-    if name not in LR_SCHEDULES:
-        raise ValueError(f"lr_schedule must be one of {', '.join(LR_SCHEDULES)}. Received: {name=}")
+    checks.one_of("name", name, LR_SCHEDULES)
     if name != "cosine" and (warmup_epochs or finetune_epochs):
-        raise ValueError(f"warm-up and fine-tune epochs go with the cosine schedule. Received: {name=}")
+        raise checks.ArgumentError("name", "cosine where there are warm-up or fine-tune epochs", name)
     if epochs and warmup_epochs + finetune_epochs >= epochs:
-        raise ValueError(
-            f"warmup_epochs + finetune_epochs must be below epochs. "
-            f"Received: {warmup_epochs=}, {finetune_epochs=}, {epochs=}"
+        raise checks.ArgumentError(
+            "epochs", f"above {warmup_epochs} + {finetune_epochs}, which warm up and fine-tune", epochs
         )
     schedules = keras.optimizers.schedules
     if name == "multi_step":
@@ -101,11 +108,11 @@ def optimizer(name: str, learning_rate: Any, momentum: float, weight_decay: floa
     Raises:
         ValueError: if `name` is unknown.
 
+    Example:
+
     >>> optimizer("sgd", 0.1, momentum=0.9, weight_decay=5e-4).l2
     0.0005
     """
-    if name == "sgd":
+    if checks.one_of("name", name, OPTIMIZERS) == "sgd":
         return CoupledSGD(learning_rate, momentum, l2=weight_decay)
-    if name == "adamw":
-        return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
-    raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}. Received: {name=}")
+    return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)

@@ -1,11 +1,12 @@
 """Re-drawing pruned kernel entries: when, which and how (Chijiwa et al., NeurIPS 2021, section 3, algorithm 1)."""
 
 import dataclasses
-import numbers
 from typing import Any
 
 import keras
 from keras import ops
+
+from iterand_tf import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +28,8 @@ class RerandomizationSchedule:
     rate: float
 
     def __post_init__(self):
-        if isinstance(self.period, bool) or not isinstance(self.period, numbers.Integral) or self.period < 0:
-            raise ValueError(f"period must be a whole number of at least 0. Received: period={self.period!r}")
-        if isinstance(self.rate, bool) or not isinstance(self.rate, numbers.Real) or not 0 <= self.rate <= 1:
-            raise ValueError(f"rate must be a number in [0, 1]. Received: rate={self.rate!r}")
+        checks.whole_number("period", self.period, minimum=0)
+        checks.number("rate", self.rate, minimum=0, maximum=1)
 
     def steps_between(self, start: int, stop: int) -> range:
         """The steps in (start, stop] after which a re-randomization happens; step 0 is never one."""

@@ -1,10 +1,11 @@
 """Seeds derived from seeds, so that every draw is a pure function of what it is drawn for."""
 
-import numbers
 import random
 import zlib
 
 import numpy as np
+
+from iterand_tf import checks
 
 
 def fold(seed: int, *parts: int | str) -> int:
@@ -26,6 +27,4 @@ def make_seed(seed: int | None) -> int:
     """
     if seed is None:
         return random.randrange(2**31)
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
-        raise ValueError(f"seed must be None or a whole number of at least 0. Received: seed={seed!r}")
-    return int(seed)
+    return checks.whole_number("seed", seed, minimum=0)

@@ -2,47 +2,38 @@
 
 import ast
 import importlib.metadata
-import pathlib
 import shutil
 import subprocess
 import sys
 
 import pytest
+from build_file import BUILD, ROOT, build_text, imports, module_files
 
-ROOT = pathlib.Path(__file__).parent.parent
-# A module may import those of lower ranks, and of its own where the pair stands in SAME_RANK.
+# A module may import those of lower ranks, and of its own group.
 RANKS = {
     "iterand_tf.errors": 0,
+    "iterand_tf.checks": 0,
     "iterand_tf.files": 0,
-    "iterand_tf.version": 0,
-    "iterand_tf.masks": 0,
-    "iterand_tf.distributions": 0,
-    "iterand_tf.rerandomization": 0,
-    "iterand_tf.seeds": 0,
-    "iterand_tf.layers": 1,
-    "iterand_tf.callbacks": 2,
-    "iterand_tf.models": 2,
-    "iterand_tf.sparsity_report": 2,
-    "iterand_tf": 3,
-    "iterand_tf.data": 4,
-    "iterand_tf.optimization": 4,
-    "iterand_tf.training.checkpoints": 4,
-    "iterand_tf.strategies": 5,
     "iterand_tf.interruption": 0,
-    "iterand_tf.strategies.local_workers": 0,
-    "iterand_tf.strategies.rendezvous": 0,
-    "iterand_tf.strategies.multi_worker_fit": 4,
-    "iterand_tf.training.config": 6,
-    "iterand_tf.training.state": 6,
-    "iterand_tf.training.assembly": 7,
-    "iterand_tf.training.model_dir": 7,
-    "iterand_tf.training.callbacks": 8,
-    "iterand_tf.training": 9,
-    "export": 9,
-    "main": 10,
+    "iterand_tf.version": 0,
+    "iterand_tf.seeds": 1,
+    "iterand_tf.masks": 1,
+    "iterand_tf.distributions": 1,
+    "iterand_tf.rerandomization": 1,
+    "iterand_tf.layers": 2,
+    "iterand_tf.callbacks": 3,
+    "iterand_tf.models": 3,
+    "iterand_tf.optimization": 3,
+    "iterand_tf.sparsity_report": 3,
+    "iterand_tf": 4,
+    "iterand_tf.data": 5,
+    "iterand_tf.strategies": 6,
+    "iterand_tf.training": 7,
+    "export": 7,
+    "main": 8,
 }
 REACHES_INTO_KERAS = "iterand_tf.strategies.multi_worker_fit"
-KERAS_ONLY_BELOW = 4  # masks alone may wrap its selection in tf.function
+FIRST_WITH_TENSORFLOW = RANKS["iterand_tf.data"]
 ABSENT_FROM_THE_LIBRARY = (
     "export",
     "iterand_tf.data",
@@ -53,27 +44,7 @@ ABSENT_FROM_THE_LIBRARY = (
 )
 
 
-def _name(file):
-    parts = file.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-FILES = {
-    _name(file): file for file in [ROOT / "main.py", *ROOT.glob("iterand_tf/**/*.py"), *ROOT.glob("export/**/*.py")]
-}
-
-
-def imports(file):
-    """Full names of the modules, of this project or others, that a file imports anywhere."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                found.add(whole if whole in FILES else node.module)
-    return found
+FILES = module_files()
 
 
 def group(name):
@@ -86,18 +57,18 @@ def group(name):
 @pytest.mark.parametrize("name", FILES)
 def test_imports_point_down(name):
     ours = group(name)
-    for imported in imports(FILES[name]) & FILES.keys():
+    for imported in imports(FILES[name], FILES) & FILES.keys():
         theirs = group(imported)
-        pure = RANKS[ours] == RANKS[theirs] == 0
-        assert ours == theirs or pure or RANKS[theirs] < RANKS[ours], f"{name} imports {imported}"
+        assert ours == theirs or RANKS[theirs] < RANKS[ours], f"{name} imports {imported}"
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_private_modules_and_no_tensorflow_in_the_keras_part(name):
-    for imported in imports(FILES[name]):
+    for imported in imports(FILES[name], FILES):
         private = imported.startswith(("tensorflow.python", "keras.src"))
         assert not private or name == REACHES_INTO_KERAS, f"{name} imports {imported}"
-        if RANKS[group(name)] < KERAS_ONLY_BELOW and name != "iterand_tf.masks":
+        # masks alone may wrap its selection in tf.function.
+        if RANKS[group(name)] < FIRST_WITH_TENSORFLOW and name != "iterand_tf.masks":
             assert not imported.startswith("tensorflow"), f"{name} imports {imported}"
         if name != "main":
             assert not imported.startswith("absl"), f"{name} imports {imported}"
@@ -111,38 +82,18 @@ def test_importing_the_library_leaves_the_rest_out():
     assert [name for name in ast.literal_eval(printed) if name != "absl.flags"] == []
 
 
-def _build_targets():
-    targets = {}
-    for node in ast.parse((ROOT / "BUILD").read_text()).body:
-        arguments = {keyword.arg: keyword.value for keyword in node.value.keywords}
-        if isinstance(arguments["srcs"], ast.List):
-            (source,) = ast.literal_eval(arguments["srcs"])
-            deps = ast.literal_eval(arguments["deps"]) if "deps" in arguments else []
-            targets[ast.literal_eval(arguments["name"])] = (source, set(deps))
-    return targets
-
-
-def test_build_deps_are_the_imports():
-    def target(name):
-        return name.replace(".", "_")
-
-    expected = {
-        target(name): (
-            str(file.relative_to(ROOT)),
-            {f":{target(imported)}" for imported in (imports(file) & FILES.keys()) - {name}},
-        )
-        for name, file in FILES.items()
-    }
-    assert _build_targets() == expected
+def test_build_is_up_to_date():
+    assert BUILD.read_text() == build_text(), "run make build-file"
 
 
 @pytest.mark.skipif(not shutil.which("bazel"), reason="bazel is not installed")
 def test_bazel_resolves_the_graph(tmp_path):
     for file in ("BUILD", "WORKSPACE"):
         shutil.copy(ROOT / file, tmp_path)
-    for source, _ in _build_targets().values():
-        (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / source, tmp_path / source)
+    for source in [*FILES.values(), *ROOT.glob("*/py.typed")]:
+        target = tmp_path / source.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
     bazel = ["bazel", "--batch", f"--output_user_root={tmp_path}/cache"]
     result = subprocess.run(
         [*bazel, "query", "deps(//:main)"], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from export import exporter, served_outputs
-from iterand_tf.strategies import strategy as distribution
+from iterand_tf.strategies.strategy import mirrored
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -23,7 +23,7 @@ def strategy_scope(request):
     """A function that opens the scope: none, or MirroredStrategy on two virtual CPUs."""
     if request.param == "one_device":
         return contextlib.nullcontext
-    return distribution.mirrored(("CPU:0", "CPU:1")).scope
+    return mirrored(("CPU:0", "CPU:1")).scope
 
 
 @pytest.fixture(autouse=True)

@@ -117,7 +117,7 @@ def test_straight_through_is_the_mask_forward_and_the_identity_backward():
 
 @pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan"), "0.5", None, True])
 def test_refuses_a_sparsity_out_of_range(sparsity):
-    with pytest.raises(ValueError, match=r"sparsity must be a number in \[0, 1\)\. Received"):
+    with pytest.raises(ValueError, match=r"sparsity must be (at least 0 and below 1|a number).* Received"):
         masks.topk_mask([1.0, 2.0], sparsity)
 
 

@@ -24,7 +24,7 @@ WEIGHTS = [
 
 def _layers(factory):
     """Small draws: zero-width distributions cost nothing to check shapes with."""
-    return {"subnet": models.SubnetFactory(sparsity=0.6), "dense": models.DenseFactory()}[factory]
+    return {"subnet": models.SubnetFactory(sparsity=0.6), "dense": models.StockFactory()}[factory]
 
 
 @pytest.mark.parametrize(("name", "shape", "classes", "width", "count"), WEIGHTS)

@@ -32,9 +32,12 @@ def test_round_trips():
     assert CoupledSGD.from_config(sgd.get_config()).get_config() == sgd.get_config()
 
 
-@pytest.mark.parametrize("wrong", [{"l2": -1.0}, {"weight_decay": 0.1}])
-def test_refuses(wrong):
-    with pytest.raises(ValueError, match="l2 must be"):
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [({"l2": -1.0}, "l2 must be at least 0"), ({"weight_decay": 0.1}, "weight_decay must be left out")],
+)
+def test_refuses(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
         CoupledSGD(0.1, **wrong)
 
 

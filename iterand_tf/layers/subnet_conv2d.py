@@ -1,44 +1,85 @@
 """SubnetConv2D, the subnetwork form of keras.layers.Conv2D."""
 
-import numbers
 from typing import Any
 
 import keras
 from keras import ops
 
+from iterand_tf import checks
 from iterand_tf.layers.subnet_layer import SubnetLayer
+from iterand_tf.layers.subnet_options import SubnetOptions
 
 
 @keras.saving.register_keras_serializable(package="iterand_tf")
 class SubnetConv2D(SubnetLayer):
-    """2-D convolution with `kernel * mask`, the kernel frozen and random, the scores trained.
+    """A 2-D convolution that chooses entries of a frozen random kernel instead of training them.
 
-    Source: Chijiwa et al., NeurIPS 2021, section 3. Arguments are those of `keras.layers.Conv2D`, except that those
-    about training the kernel are replaced by those of `SubnetLayer`.
+    The layer computes `activation(convolution(inputs, kernel * mask) + bias)`. The kernel is random and never
+    trained. Beside it the layer has a score for each entry of the kernel, which the optimizer trains; the mask is 1
+    where the scores are highest and 0 elsewhere. Use it in place of `keras.layers.Conv2D`, with an optimizer whose
+    learning rate suits scores (0.1 is a good start for SGD with momentum), and give `model.fit` the callback
+    `Rerandomize` to re-draw entries that the mask leaves out.
 
     Args:
         filters: output channels, a whole number above 0.
-        kernel_size, strides, dilation_rate: a whole number or a pair (height, width).
-        padding: `"valid"`, `"same"`, or zeros added on both sides of height and width before a valid convolution: a
-            whole number of at least 0, or a pair of them.
-        data_format: `"channels_last"`, `"channels_first"`, or None for Keras's default.
-        groups: number of groups of channels; divides `filters` and the input channels.
-        **kwargs: the arguments of `SubnetLayer`: `activation`, `use_bias` (False unless asked for), `sparsity`,
-            `score_transform`, `weight_distribution`, `weight_scale`, `score_distribution`, `score_scale`, `seed`,
-            `name` and so on.
+        kernel_size: a whole number above 0, or a pair of them, (height, width).
+        strides: a whole number above 0, or a pair of them.
+        padding: `"valid"`, `"same"`, or the number of zeros to add on each side before a valid convolution: a whole
+            number of at least 0, or a pair of them, (above and below, left and right). The stock layer takes no
+            numbers; the paper's networks pad so, and `"same"` pads one side only at stride 2.
+        data_format: `"channels_last"`, `"channels_first"`, or None for Keras's default. On a CPU, channels first
+            needs oneDNN (`TF_ENABLE_ONEDNN_OPTS=1` in the environment before TensorFlow is imported).
+        dilation_rate: a whole number above 0, or a pair of them.
+        groups: number of groups of channels; it divides `filters` and the input channels.
+        activation: as in `keras.layers.Conv2D`.
+        use_bias: whether to add a trained bias. False by default, unlike in the stock layer: in the method only the
+            scores are trained.
+        bias_initializer: as in `keras.layers.Conv2D`.
+        bias_regularizer: as in `keras.layers.Conv2D`.
+        activity_regularizer: as in `keras.layers.Conv2D`.
+        bias_constraint: as in `keras.layers.Conv2D`.
+        sparsity: fraction of the kernel that is removed, in [0, 1). Exactly `round(sparsity * size)` entries are.
+        score_transform: what is ranked: `"identity"` for the signed scores, as in IteRand, or `"abs"` for their
+            magnitudes.
+        weight_distribution: distribution of the kernel: `"signed_constant"`, `"kaiming_uniform"`,
+            `"kaiming_normal"` or `"uniform"`; `iterand_tf.distributions.sample` has the formulas.
+        weight_scale: factor on the kernel, above 0.
+        score_distribution: distribution of the first scores, one of the same names.
+        score_scale: factor on the first scores, above 0.
+        seed: whole number of at least 0, or None for one from Python's generator, which
+            `keras.utils.set_random_seed` controls. All draws are functions of the seed and the layer's name, so
+            layers of one seed and different names differ. Give a `name` too where draws must not depend on how many
+            layers the process has named before.
+        **kwargs: `name`, `dtype` and `trainable`, as in every Keras layer.
 
-    Input shape: `(batch, height, width, channels)`, or channels first. Output shape: as in `keras.layers.Conv2D`.
-    Kernel shape: `(kernel height, kernel width, channels // groups, filters)`.
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)` with channels first.
+
+    Output shape:
+        `(batch, new height, new width, filters)`, or `(batch, filters, new height, new width)`.
+
+    Attributes:
+        kernel: the frozen variable of shape `(kernel height, kernel width, channels // groups, filters)`.
+        scores: the trained float32 variable of the same shape.
+        bias: the trained variable of shape `(filters,)`, or None.
+        kernel_mask: the mask of the present scores, float32, 1 = kept.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of its range.
+
+    Reference:
+        Chijiwa et al., NeurIPS 2021, section 3.
+
+    Example:
 
     >>> layer = SubnetConv2D(8, 3, strides=2, padding=1, sparsity=0.5, seed=0)
     >>> layer(ops.ones((2, 32, 32, 3))).shape
     TensorShape([2, 16, 16, 8])
+    >>> layer.num_weights, layer.num_kept
+    (216, 108)
     """
 
-    dense_class = keras.layers.Conv2D
+    stock_class = keras.layers.Conv2D
 
     def __init__(
         self,
@@ -51,27 +92,52 @@ class SubnetConv2D(SubnetLayer):
         groups: int = 1,
         activation: Any = None,
         use_bias: bool = False,
+        bias_initializer: Any = "zeros",
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        bias_constraint: Any = None,
+        *,
+        sparsity: float = SubnetOptions.sparsity,
+        score_transform: str = SubnetOptions.score_transform,
+        weight_distribution: str = SubnetOptions.weight_distribution,
+        weight_scale: float = SubnetOptions.weight_scale,
+        score_distribution: str = SubnetOptions.score_distribution,
+        score_scale: float = SubnetOptions.score_scale,
+        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(activation=activation, use_bias=use_bias, **kwargs)
-        self.explicit_padding = () if isinstance(padding, str) else _pair_of_padding(padding)
-        stock = keras.layers.Conv2D(
-            filters,
-            kernel_size,
-            strides,
-            "valid" if self.explicit_padding else padding,
-            data_format,
-            dilation_rate,
-            groups,
-            name=self.name,
+        explicit_padding = () if isinstance(padding, str) else _pair_of_padding(padding)
+        super().__init__(
+            {
+                "filters": filters,
+                "kernel_size": kernel_size,
+                "strides": strides,
+                "padding": "valid" if explicit_padding else padding,
+                "data_format": data_format,
+                "dilation_rate": dilation_rate,
+                "groups": groups,
+                "activation": activation,
+                "use_bias": use_bias,
+                "bias_initializer": bias_initializer,
+                "bias_regularizer": bias_regularizer,
+                "activity_regularizer": activity_regularizer,
+                "bias_constraint": bias_constraint,
+            },
+            SubnetOptions(
+                sparsity, score_transform, weight_distribution, weight_scale, score_distribution, score_scale
+            ),
+            seed,
+            **kwargs,
         )
-        self.filters = stock.filters
-        self.kernel_size = stock.kernel_size
-        self.strides = stock.strides
-        self.padding = self.explicit_padding or stock.padding
-        self.data_format = stock.data_format
-        self.dilation_rate = stock.dilation_rate
-        self.groups = stock.groups
+        stock = self._stock_config
+        self.explicit_padding = explicit_padding
+        self.filters = stock["filters"]
+        self.kernel_size = stock["kernel_size"]
+        self.strides = stock["strides"]
+        self.padding = explicit_padding or stock["padding"]
+        self.data_format = stock["data_format"]
+        self.dilation_rate = stock["dilation_rate"]
+        self.groups = stock["groups"]
 
     def build(self, input_shape):
         channel_axis = -1 if self.data_format == "channels_last" else 1
@@ -82,7 +148,7 @@ class SubnetConv2D(SubnetLayer):
                 "the input channels must be known, and groups must divide them. "
                 f"Received: {self.groups=}, {input_shape=}"
             )
-        self.compute_output_shape(input_shape)
+        self.compute_output_shape(input_shape)  # raises where the kernel is larger than the image
         self.add_kernel((*self.kernel_size, channels // self.groups, self.filters))
 
     def call(self, inputs):
@@ -96,49 +162,24 @@ class SubnetConv2D(SubnetLayer):
             data_format=self.data_format,
             dilation_rate=self.dilation_rate,
         )
-        if self.data_format == "channels_first" and self.use_bias:
-            return self.activation(outputs + ops.reshape(ops.cast(self.bias, outputs.dtype), (1, -1, 1, 1)))
-        return self._finish(outputs)
+        if self.use_bias:
+            shape = (1, 1, 1, -1) if self.data_format == "channels_last" else (1, -1, 1, 1)
+            outputs = outputs + ops.reshape(ops.cast(self.bias, outputs.dtype), shape)
+        return self.activation(outputs)
 
-    def compute_output_shape(self, input_shape):
-        if self.explicit_padding:
-            input_shape = tuple(
-                None if size is None else size + sum(pad)
-                for size, pad in zip(input_shape, self._pad_width(), strict=True)
-            )
-        return self._dense_convolution().compute_output_shape(input_shape)
+    def stock_twin(self) -> keras.layers.Layer:
+        """The stock layer of the same configuration, name and dtype policy, without weights.
 
-    def get_config(self):
-        return super().get_config() | {
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "data_format": self.data_format,
-            "dilation_rate": self.dilation_rate,
-            "groups": self.groups,
-        }
-
-    def to_dense(self):
-        """A built stock layer that computes the same outputs.
-
-        It is a Conv2D, or with explicit padding a Sequential of ZeroPadding2D and Conv2D, of this layer's name.
+        It is a Conv2D, or with padding by numbers a Sequential of ZeroPadding2D and Conv2D.
         """
-        self._check_built()
-        convolution = self._dense_convolution()
-        self._copy_weights_to(convolution)
+        convolution = super().stock_twin()
         if not self.explicit_padding:
             return convolution
         pad = keras.layers.ZeroPadding2D(self.explicit_padding, self.data_format, dtype=self.dtype_policy)
-        dense = keras.Sequential([pad, convolution], name=self.name)
-        dense.build(self.get_build_config()["input_shape"])
-        return dense
+        return keras.Sequential([pad, convolution], name=self.name)
 
-    def _dense_convolution(self):
-        config = self._dense_config()
-        if self.explicit_padding:
-            config["padding"] = "valid"
-        return keras.layers.Conv2D.from_config(config)
+    def get_config(self):
+        return super().get_config() | {"padding": self.padding}
 
     def _pad_width(self):
         spatial = [(size, size) for size in self.explicit_padding]
@@ -147,11 +188,7 @@ class SubnetConv2D(SubnetLayer):
 
 def _pair_of_padding(padding: Any) -> tuple[int, int]:
     pair = tuple(padding) if isinstance(padding, (tuple, list)) else (padding, padding)
-    if len(pair) != 2 or any(
-        isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 0 for size in pair
-    ):
-        raise ValueError(
-            "padding must be 'valid', 'same', a whole number of at least 0 or a pair of them. "
-            f"Received: padding={padding!r}"
-        )
-    return int(pair[0]), int(pair[1])
+    if len(pair) != 2:
+        raise checks.ArgumentError("padding", "'valid', 'same', a whole number or a pair of them", padding)
+    height, width = (checks.whole_number("padding", size, minimum=0) for size in pair)
+    return height, width

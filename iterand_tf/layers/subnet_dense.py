@@ -6,25 +6,61 @@ import keras
 from keras import ops
 
 from iterand_tf.layers.subnet_layer import SubnetLayer
+from iterand_tf.layers.subnet_options import SubnetOptions
 
 
 @keras.saving.register_keras_serializable(package="iterand_tf")
 class SubnetDense(SubnetLayer):
-    """`activation(inputs @ (kernel * mask) + bias)` with a frozen random kernel and trainable scores.
+    """A dense layer that chooses entries of a frozen random kernel instead of training them.
 
-    Source: Chijiwa et al., NeurIPS 2021, section 3. Arguments of `keras.layers.Dense` that concern training the kernel
-    are replaced by those of `SubnetLayer`.
+    The layer computes `activation(inputs @ (kernel * mask) + bias)`. The kernel is random and never trained. Beside
+    it the layer has a score for each entry of the kernel, which the optimizer trains; the mask is 1 where the scores
+    are highest and 0 elsewhere. Use it in place of `keras.layers.Dense`, with an optimizer whose learning rate suits
+    scores (0.1 is a good start for SGD with momentum), and give `model.fit` the callback `Rerandomize` to re-draw
+    entries that the mask leaves out.
 
     Args:
         units: output features, a whole number above 0.
-        **kwargs: the arguments of `SubnetLayer`: `activation`, `use_bias` (False unless asked for), `sparsity`,
-            `score_transform`, `weight_distribution`, `weight_scale`, `score_distribution`, `score_scale`, `seed`,
-            `name` and so on.
+        activation: as in `keras.layers.Dense`.
+        use_bias: whether to add a trained bias. False by default, unlike in the stock layer: in the method only the
+            scores are trained.
+        bias_initializer: as in `keras.layers.Dense`.
+        bias_regularizer: as in `keras.layers.Dense`.
+        activity_regularizer: as in `keras.layers.Dense`.
+        bias_constraint: as in `keras.layers.Dense`.
+        sparsity: fraction of the kernel that is removed, in [0, 1). Exactly `round(sparsity * size)` entries are.
+        score_transform: what is ranked: `"identity"` for the signed scores, as in IteRand, or `"abs"` for their
+            magnitudes.
+        weight_distribution: distribution of the kernel: `"signed_constant"`, `"kaiming_uniform"`,
+            `"kaiming_normal"` or `"uniform"`; `iterand_tf.distributions.sample` has the formulas.
+        weight_scale: factor on the kernel, above 0.
+        score_distribution: distribution of the first scores, one of the same names.
+        score_scale: factor on the first scores, above 0.
+        seed: whole number of at least 0, or None for one from Python's generator, which
+            `keras.utils.set_random_seed` controls. All draws are functions of the seed and the layer's name, so
+            layers of one seed and different names differ. Give a `name` too where draws must not depend on how many
+            layers the process has named before.
+        **kwargs: `name`, `dtype` and `trainable`, as in every Keras layer.
 
-    Input shape: `(batch, ..., features)`. Output shape: `(batch, ..., units)`. Kernel shape: `(features, units)`.
+    Input shape:
+        `(batch, ..., features)`.
+
+    Output shape:
+        `(batch, ..., units)`.
+
+    Attributes:
+        kernel: the frozen variable of shape `(features, units)`.
+        scores: the trained float32 variable of the same shape.
+        bias: the trained variable of shape `(units,)`, or None.
+        kernel_mask: the mask of the present scores, float32, 1 = kept.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of its range.
+
+    Reference:
+        Chijiwa et al., NeurIPS 2021, section 3.
+
+    Example:
 
     >>> layer = SubnetDense(4, sparsity=0.75, seed=0)
     >>> layer(ops.ones((2, 8))).shape
@@ -33,22 +69,51 @@ class SubnetDense(SubnetLayer):
     (32, 8)
     """
 
-    dense_class = keras.layers.Dense
+    stock_class = keras.layers.Dense
 
-    def __init__(self, units: int, activation: Any = None, use_bias: bool = False, **kwargs: Any):
-        super().__init__(activation=activation, use_bias=use_bias, **kwargs)
-        self.units = keras.layers.Dense(units, name=self.name).units
+    def __init__(
+        self,
+        units: int,
+        activation: Any = None,
+        use_bias: bool = False,
+        bias_initializer: Any = "zeros",
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        bias_constraint: Any = None,
+        *,
+        sparsity: float = SubnetOptions.sparsity,
+        score_transform: str = SubnetOptions.score_transform,
+        weight_distribution: str = SubnetOptions.weight_distribution,
+        weight_scale: float = SubnetOptions.weight_scale,
+        score_distribution: str = SubnetOptions.score_distribution,
+        score_scale: float = SubnetOptions.score_scale,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            {
+                "units": units,
+                "activation": activation,
+                "use_bias": use_bias,
+                "bias_initializer": bias_initializer,
+                "bias_regularizer": bias_regularizer,
+                "activity_regularizer": activity_regularizer,
+                "bias_constraint": bias_constraint,
+            },
+            SubnetOptions(
+                sparsity, score_transform, weight_distribution, weight_scale, score_distribution, score_scale
+            ),
+            seed,
+            **kwargs,
+        )
+        self.units = self._stock_config["units"]
 
     def build(self, input_shape):
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: input_shape[-1]})
         self.add_kernel((input_shape[-1], self.units))
 
     def call(self, inputs):
-        kernel = ops.cast(self.effective_kernel(), self.compute_dtype)
-        return self._finish(ops.matmul(inputs, kernel))
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.units)
-
-    def get_config(self):
-        return super().get_config() | {"units": self.units}
+        outputs = ops.matmul(inputs, ops.cast(self.effective_kernel(), self.compute_dtype))
+        if self.use_bias:
+            outputs = outputs + ops.cast(self.bias, outputs.dtype)
+        return self.activation(outputs)

@@ -8,85 +8,83 @@ import keras
 from keras import ops
 
 from iterand_tf import distributions, seeds
-from iterand_tf.masks import check_sparsity, num_kept, straight_through_mask, topk_mask
+from iterand_tf.layers.subnet_options import OPTION_NAMES, SCORE_TRANSFORMS, SubnetOptions
+from iterand_tf.masks import num_kept, straight_through_mask, topk_mask
 from iterand_tf.rerandomization import redrawn_entries, rerandomize
 
-SCORE_TRANSFORMS = {"identity": lambda scores: scores, "abs": ops.abs}
+# Arguments of stock layers that concern training or quantizing the kernel.
+_KERNEL_TRAINING = (
+    "kernel_initializer",
+    "kernel_regularizer",
+    "kernel_constraint",
+    "lora_rank",
+    "lora_alpha",
+    "quantization_config",
+)
 
 
 class SubnetLayer(keras.layers.Layer):
     """A layer that chooses entries of a frozen random kernel instead of training them.
 
-    The forward pass uses `kernel * mask`, where the mask keeps the `size - round(sparsity * size)` largest scores;
-    the gradient with respect to the mask goes straight through to the scores (Ramanujan et al., CVPR 2020,
-    section 3; Chijiwa et al., NeurIPS 2021, section 3). A subclass names its stock layer in `dense_class`, calls
-    `add_kernel` in `build`, and uses `effective_kernel()` in `call`.
+    The layer computes with `kernel * mask`. The mask is 1 for the `size - round(sparsity * size)` entries with the
+    highest scores and 0 elsewhere. In the backward pass the mask counts as the identity, so that the scores receive
+    the gradient of the mask, and an optimizer trains them instead of the kernel.
+
+    This is the common part of `SubnetDense` and `SubnetConv2D`. A subclass names its stock layer in `stock_class`,
+    calls `add_kernel` in `build`, and computes with `effective_kernel()` in `call`.
 
     Args:
-        sparsity: fraction of the kernel that is removed, in [0, 1).
-        score_transform: what is ranked: `"identity"` (signed scores, IteRand) or `"abs"` (hidden-networks).
-        weight_distribution: distribution of the kernel, one of `iterand_tf.distributions.NAMES`.
-        weight_scale: factor on the kernel, above 0.
-        score_distribution: distribution of the first scores, one of `iterand_tf.distributions.NAMES`.
-        score_scale: factor on the first scores, above 0.
-        seed: whole number of at least 0. Every draw is a function of the seed, the layer's name and the step, so
-            layers of one seed differ; give a `name` too for draws that do not depend on how many layers the process
-            has named before. None takes a seed from Python's generator (see `keras.utils.set_random_seed`) and keeps
-            it in the config.
-        activation, use_bias, bias_initializer, bias_regularizer, bias_constraint, activity_regularizer: as in the
-            stock layer, except that `use_bias` is False unless asked for; a bias is trained as usual.
+        stock_arguments: arguments of the stock layer, `name` and `dtype` left out.
+        options: how kernel and scores are drawn and how many entries are kept.
+        seed: whole number of at least 0, or None for one from Python's generator, which
+            `keras.utils.set_random_seed` controls.
         **kwargs: `name`, `dtype` and `trainable`, as in every Keras layer.
 
     Attributes:
-        kernel: frozen variable; never autocast.
-        scores: trainable float32 variable of the kernel's shape, also under mixed precision.
-        bias: trainable variable, or None.
+        kernel: the frozen variable; never autocast.
+        scores: the trained float32 variable of the kernel's shape, float32 under mixed precision too.
+        bias: the trained variable, or None.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ArgumentError: if an argument is out of its range; it is a ValueError.
+
+    Reference:
+
+    - Ramanujan et al., CVPR 2020, section 3 (edge-popup).
+    - Chijiwa et al., NeurIPS 2021, section 3 (IteRand).
     """
 
-    dense_class: ClassVar[type[keras.layers.Layer]]
+    stock_class: ClassVar[type[keras.layers.Layer]]
+    sparsity: float
+    score_transform: str
+    weight_distribution: str
+    weight_scale: float
+    score_distribution: str
+    score_scale: float
 
-    def __init__(
-        self,
-        *,
-        sparsity: float = 0.5,
-        score_transform: str = "identity",
-        weight_distribution: str = "signed_constant",
-        weight_scale: float = 1.0,
-        score_distribution: str = "kaiming_uniform",
-        score_scale: float = 1.0,
-        seed: int | None = None,
-        activation: Any = None,
-        use_bias: bool = False,
-        bias_initializer: Any = "zeros",
-        bias_regularizer: Any = None,
-        bias_constraint: Any = None,
-        activity_regularizer: Any = None,
-        **kwargs: Any,
-    ):
-        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        if score_transform not in SCORE_TRANSFORMS:
-            raise ValueError(
-                f"score_transform must be one of {', '.join(SCORE_TRANSFORMS)}. Received: {score_transform=}"
-            )
-        self.sparsity = check_sparsity(sparsity)
-        self.score_transform = score_transform
-        self.weight_distribution = distributions.check_name(weight_distribution)
-        self.weight_scale = distributions.check_scale(weight_scale)
-        self.score_distribution = distributions.check_name(score_distribution)
-        self.score_scale = distributions.check_scale(score_scale)
+    def __init__(self, stock_arguments: dict[str, Any], options: SubnetOptions, seed: int | None, **kwargs: Any):
+        super().__init__(activity_regularizer=stock_arguments["activity_regularizer"], **kwargs)
+        for name in OPTION_NAMES:
+            setattr(self, name, getattr(options, name))
         self.seed = seeds.make_seed(seed)
-        self.activation = keras.activations.get(activation)
-        self.use_bias = use_bias
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.bias_constraint = keras.constraints.get(bias_constraint)
+        stock = self.stock_class(**stock_arguments, name=self.name, dtype=self.dtype_policy)
+        self._stock_config = stock.get_config()
+        self.activation = stock.activation
+        self.use_bias = stock.use_bias
+        self.bias_initializer = stock.bias_initializer
+        self.bias_regularizer = stock.bias_regularizer
+        self.bias_constraint = stock.bias_constraint
         self.bias = None
 
     def add_kernel(self, shape: Sequence[int]) -> None:
-        """Creates `kernel`, `scores` and, if `use_bias`, `bias` with one entry per output (last) channel."""
+        """Creates `kernel` and `scores`, and where the layer has one a bias with an entry for each output channel.
+
+        Args:
+            shape: the kernel's shape, output channels last.
+
+        Raises:
+            ValueError: if a size is unknown.
+        """
         shape = tuple(shape)
         if None in shape:
             raise ValueError(f"the number of input features must be known. Received: kernel shape={shape}")
@@ -136,7 +134,7 @@ class SubnetLayer(keras.layers.Layer):
         return ops.where(self.kernel_mask == 1, self.kernel, ops.zeros_like(self.kernel))
 
     def rerandomize(self, step: int, rate: float) -> int:
-        """Re-draws each pruned kernel entry with probability `rate`; returns how many were re-drawn.
+        """Re-draws each pruned kernel entry with probability `rate`.
 
         The draw is a function of (seed, layer name, step), so repeating it at one step changes nothing more. Call
         it between steps, never inside `call`.
@@ -144,6 +142,9 @@ class SubnetLayer(keras.layers.Layer):
         Args:
             step: the training step after which this happens, `optimizer.iterations`.
             rate: probability in [0, 1].
+
+        Returns:
+            How many entries were re-drawn.
         """
         mask, seed = self.kernel_mask, self._seed_for("rerandomize", step)
         fresh_kernel = ops.cast(self._draw_kernel(self.kernel.shape, step), self.kernel.dtype)
@@ -151,66 +152,52 @@ class SubnetLayer(keras.layers.Layer):
         return int(ops.sum(ops.cast(redrawn_entries(mask, rate, seed), "int32")))
 
     @classmethod
-    def from_dense(cls, layer: keras.layers.Layer, **subnet_arguments: Any) -> Self:
+    def from_stock(cls, layer: keras.layers.Layer, **arguments: Any) -> Self:
         """A Subnet layer with the configuration of a stock layer, name included.
 
-        The kernel is drawn anew: values are not copied, and arguments about training the kernel
-        (`kernel_initializer`, `kernel_regularizer`, `kernel_constraint`) have no meaning here and are dropped.
+        The kernel is drawn anew, since the method needs one from its own distribution: values are not copied, and
+        arguments about training the kernel, such as `kernel_regularizer`, are dropped.
 
         Args:
-            layer: an instance of `dense_class`.
-            **subnet_arguments: arguments of this class; they win over those of `layer`.
+            layer: an instance of `stock_class`.
+            **arguments: arguments of this class; they win over those of `layer`.
 
         Raises:
             TypeError: if `layer` is of another class.
         """
-        if not isinstance(layer, cls.dense_class):
-            raise TypeError(f"{cls.__name__}.from_dense takes a {cls.dense_class.__name__}. Received: {layer=}")
-        config = {name: value for name, value in layer.get_config().items() if name not in _KERNEL_TRAINING}
-        return cls.from_config(config | subnet_arguments)
+        if not isinstance(layer, cls.stock_class):
+            raise TypeError(f"{cls.__name__}.from_stock takes a {cls.stock_class.__name__}. Received: {layer=}")
+        return cls.from_config(_without_kernel_training(layer.get_config()) | arguments)
 
-    def to_dense(self) -> keras.layers.Layer:
-        """A built stock layer of the same name and dtype policy that computes the same outputs.
+    def stock_twin(self) -> keras.layers.Layer:
+        """The stock layer of the same configuration, name and dtype policy, without weights."""
+        return self.stock_class.from_config(self._stock_config)
+
+    def to_stock(self) -> keras.layers.Layer:
+        """A built stock layer that computes the same outputs, with `baked_kernel()` as its kernel.
 
         Raises:
             ValueError: if this layer has not been built.
         """
-        self._check_built()
-        layer = self.dense_class.from_config(self._dense_config())
-        self._copy_weights_to(layer)
-        return layer
+        if not self.built:
+            raise ValueError(f"call the layer on an input, or build it, before this. Received: layer={self.name}")
+        twin = self.stock_twin()
+        twin.build(self.get_build_config()["input_shape"])
+        (kernel,) = (variable for variable in twin.variables if variable.name == "kernel")
+        kernel.assign(self.baked_kernel())
+        for variable in twin.variables:
+            if variable.name == "bias":
+                variable.assign(self.bias)
+        return twin
+
+    def compute_output_shape(self, input_shape):
+        return self.stock_twin().compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {
-            "sparsity": self.sparsity,
-            "score_transform": self.score_transform,
-            "weight_distribution": self.weight_distribution,
-            "weight_scale": self.weight_scale,
-            "score_distribution": self.score_distribution,
-            "score_scale": self.score_scale,
-            "seed": self.seed,
-            "activation": keras.activations.serialize(self.activation),
-            "use_bias": self.use_bias,
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
-            "bias_constraint": keras.constraints.serialize(self.bias_constraint),
-            "activity_regularizer": keras.regularizers.serialize(self.activity_regularizer),
-        }
-
-    def _dense_config(self) -> dict[str, Any]:
-        """The stock layer's part of the config."""
-        return {name: value for name, value in self.get_config().items() if name not in _SUBNET_ARGUMENTS}
-
-    def _copy_weights_to(self, layer: keras.layers.Layer) -> None:
-        """Builds a stock layer and gives it this layer's baked kernel and bias."""
-        layer.build(self.get_build_config()["input_shape"])
-        layer.kernel.assign(self.baked_kernel())
-        if self.use_bias:
-            layer.bias.assign(self.bias)
-
-    def _check_built(self) -> None:
-        if not self.built:
-            raise ValueError(f"call the layer {self.name} on an input, or build it, before this")
+        regularizer = keras.regularizers.serialize(self.activity_regularizer)
+        options = {name: getattr(self, name) for name in OPTION_NAMES}
+        stock = _without_kernel_training(self._stock_config)
+        return super().get_config() | stock | options | {"seed": self.seed, "activity_regularizer": regularizer}
 
     def _ranked_scores(self):
         return SCORE_TRANSFORMS[self.score_transform](self.scores)
@@ -221,34 +208,15 @@ class SubnetLayer(keras.layers.Layer):
     def _seed_for(self, purpose, step=0):
         return seeds.fold(self.seed, self.name, purpose, step)
 
-    def _finish(self, outputs):
-        """Adds the bias to `outputs`, channels last, and applies the activation."""
-        if self.use_bias:
-            outputs = outputs + ops.cast(self.bias, outputs.dtype)
-        return self.activation(outputs)
 
-
-_KERNEL_TRAINING = (
-    "kernel_initializer",
-    "kernel_regularizer",
-    "kernel_constraint",
-    "lora_rank",
-    "lora_alpha",
-    "quantization_config",
-)
-_SUBNET_ARGUMENTS = (
-    "sparsity",
-    "score_transform",
-    "weight_distribution",
-    "weight_scale",
-    "score_distribution",
-    "score_scale",
-    "seed",
-)
+def _without_kernel_training(config):
+    return {name: value for name, value in config.items() if name not in _KERNEL_TRAINING}
 
 
 def subnet_layers(model: keras.layers.Layer) -> Iterator[SubnetLayer]:
     """All Subnet layers of a model or layer, nested ones included, each once, in the order of creation in the tree.
+
+    Example:
 
     >>> import iterand_tf
     >>> model = keras.Sequential([keras.Sequential([iterand_tf.SubnetDense(2)]), iterand_tf.SubnetDense(1)])

@@ -27,7 +27,7 @@ def build_convnet(
         num_stages: 1 to 4; the widths are 64, 128, 256 and 512 times `width_factor`.
         input_shape: (height, width, channels), height and width at least `2 ** num_stages`; pixels are in 0-255.
         num_classes: number of logits.
-        layers: makes the layers, dense or subnet.
+        layers: makes the layers, stock or Subnet.
         width_factor: factor on all widths but the head's, above 0.
         batch_normalization: after each layer but the head, instead of biases.
     """

@@ -5,15 +5,16 @@ from typing import Any, Protocol
 
 import keras
 
-from iterand_tf import distributions, seeds
+from iterand_tf import checks, distributions, seeds
 from iterand_tf.layers import SubnetConv2D, SubnetDense
+from iterand_tf.layers.subnet_options import OPTION_NAMES, SubnetOptions
 
 # Momentum and epsilon of the papers; Keras's defaults differ.
 _BATCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
 
 
 class LayerFactory(Protocol):
-    """Makes the layers that differ between a dense network and its subnetwork form."""
+    """Makes the layers that differ between a network of stock layers and its subnetwork form."""
 
     def conv2d(self, filters: int, kernel_size: int, *, name: str, **kwargs: Any) -> keras.layers.Layer: ...
 
@@ -25,27 +26,31 @@ class LayerFactory(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class SubnetFactory:
+class SubnetFactory(SubnetOptions):
     """Makes Subnet layers: no biases, BatchNormalization without scale and center, so that only scores are trained.
 
     Args:
         sparsity: fraction removed from each layer, in [0, 1).
-        head_sparsity: that of the classifier, or None for `sparsity`.
+        score_transform: as in `SubnetDense`.
+        weight_distribution: as in `SubnetDense`.
+        weight_scale: as in `SubnetDense`.
+        score_distribution: as in `SubnetDense`.
+        score_scale: as in `SubnetDense`.
+        head_sparsity: fraction removed from the classifier, or None for `sparsity`.
         seed: each layer's draws are a function of it and the layer's name.
-        score_transform, weight_distribution, weight_scale, score_distribution, score_scale: as in `SubnetLayer`.
-        synchronized_batch_normalization: take its statistics over all replicas of a distribution strategy.
+        synchronized_batch_normalization: whether BatchNormalization takes its statistics over all replicas of a
+            distribution strategy.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
 
     >>> SubnetFactory(sparsity=0.6).dense(10, name="hidden").sparsity
     0.6
     """
 
-    sparsity: float = 0.5
     head_sparsity: float | None = None
-    score_transform: str = "identity"
-    weight_distribution: str = "signed_constant"
-    weight_scale: float = 1.0
-    score_distribution: str = "kaiming_uniform"
-    score_scale: float = 1.0
     seed: int = 0
     synchronized_batch_normalization: bool = False
 
@@ -69,20 +74,23 @@ class SubnetFactory:
         )
 
     def _arguments(self):
-        others = ("head_sparsity", "synchronized_batch_normalization")
-        return {name: value for name, value in vars(self).items() if name not in others}
+        return {name: getattr(self, name) for name in (*OPTION_NAMES, "seed")}
 
 
 @dataclasses.dataclass(frozen=True)
-class DenseFactory:
+class StockFactory:
     """Makes stock layers, whose kernels are trained, with first kernels from a distribution of this project.
 
     Args:
-        weight_distribution, weight_scale: the first kernels, as in `SubnetLayer`.
-        seed: each kernel is a function of it and the layer's name.
-        synchronized_batch_normalization: take its statistics over all replicas of a distribution strategy.
+        weight_distribution: of the first kernels, as in `SubnetDense`.
+        weight_scale: of the first kernels, as in `SubnetDense`.
+        seed: each first kernel is a function of it and the layer's name.
+        synchronized_batch_normalization: whether BatchNormalization takes its statistics over all replicas of a
+            distribution strategy.
 
-    >>> DenseFactory().dense(10, name="head").units
+    Example:
+
+    >>> StockFactory().dense(10, name="head").units
     10
     """
 
@@ -115,15 +123,22 @@ class SampledKernel(keras.initializers.Initializer):
     """Keras initializer that draws from `iterand_tf.distributions.sample`.
 
     Args:
-        distribution, scale, seed: the arguments `name`, `scale` and `seed` of `sample`.
+        distribution: the argument `name` of `sample`.
+        scale: factor on the values, above 0.
+        seed: whole number of at least 0, or None for one from Python's generator.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
 
     >>> SampledKernel("signed_constant", 1.0, seed=0)((2, 1)).shape
     TensorShape([2, 1])
     """
 
     def __init__(self, distribution: str, scale: float, seed: int):
-        self.distribution = distributions.check_name(distribution)
-        self.scale = distributions.check_scale(scale)
+        self.distribution = checks.one_of("distribution", distribution, distributions.NAMES)
+        self.scale = checks.number("scale", scale, above=0)
         self.seed = seeds.make_seed(seed)
 
     def __call__(self, shape, dtype=None):

@@ -48,7 +48,7 @@ def build_resnet(
         name: a key of `SHAPES`.
         input_shape: (height, width, channels); pixels are in 0-255.
         num_classes: number of logits.
-        layers: makes the layers, dense or subnet.
+        layers: makes the layers, stock or Subnet.
         width_factor: factor on all widths but the stem's and the head's, above 0.
         stem: `"cifar"` (3x3), `"imagenet"` (7x7 with stride 2, then max pooling), or None: cifar for images of at
             most 64 pixels.

@@ -14,14 +14,19 @@ _reduce_per_replica = trainer.reduce_per_replica
 
 
 def enable_distributed_fit(model: keras.Model) -> keras.Model:
-    """Mends `fit` and `evaluate` of a model that was made in a distribution strategy's scope; returns the model.
+    """Makes `fit` and `evaluate` of a model work under MultiWorkerMirroredStrategy.
 
     Args:
         model: compiled or not. It may be fitted on whatever `fit` takes; a `tf.data.Dataset` has global batches, and
-            is divided among the workers by its `auto_shard_policy`.
+            is divided among the workers by its `auto_shard_policy`. Make it in the strategy's scope.
+
+    Returns:
+        The model.
 
     Raises:
         RuntimeError: on a version of Keras that this has not been tested with.
+
+    Example:
 
     >>> model = enable_distributed_fit(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]))
     """

@@ -38,8 +38,8 @@ def make_strategy(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy
     if name == "multi_worker" or (name == "auto" and workers > 1):
         if not workers:
             raise UserError(
-                "--strategy=multi_worker needs TF_CONFIG or Slurm; iterand_tf/strategies/local_workers.py starts some "
-                "here."
+                "the strategy multi_worker needs TF_CONFIG or Slurm; to try it on this machine, start workers by "
+                "iterand_tf/strategies/local_workers.py."
             )
         return _multi_worker()
     devices = tuple(f"CPU:{number}" for number in range(virtual_devices)) if virtual_devices else _gpus()
@@ -48,7 +48,7 @@ def make_strategy(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy
     if len(devices) > 1:
         return mirrored(devices)
     if name == "mirrored":
-        raise UserError("--strategy=mirrored needs several GPUs; on a CPU add --virtual_devices=2 to try it.")
+        raise UserError("the strategy mirrored needs several GPUs; on a CPU give virtual_devices=2 to try it.")
     return None
 
 
@@ -100,7 +100,8 @@ def _split_cpu(count):
     cpu = tf.config.list_physical_devices("CPU")[0]
     try:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-    except RuntimeError:  # TensorFlow runs already
+    except RuntimeError:
+        # TensorFlow runs already, and keeps the devices that it has.
         if len(tf.config.list_logical_devices("CPU")) < count:
             raise
 

@@ -10,9 +10,11 @@ import tensorflow as tf
 
 from iterand_tf import data, models, optimization
 from iterand_tf.callbacks import Rerandomize
+from iterand_tf.checks import ArgumentError
 from iterand_tf.errors import UserError
+from iterand_tf.layers.subnet_options import OPTION_NAMES
 from iterand_tf.strategies import enable_distributed_fit
-from iterand_tf.training.config import Config
+from iterand_tf.training.config import Config, flag_error
 
 
 def load_data(config: Config) -> data.Splits:
@@ -32,20 +34,21 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
     method, synchronized = config.method, config.model.synchronized_batch_normalization
     layers: models.LayerFactory
     if method.method == "dense":
-        layers = models.DenseFactory(
+        layers = models.StockFactory(
             method.weight_distribution, method.weight_scale, config.training.seed, synchronized
         )
     else:
         layers = models.SubnetFactory(
-            sparsity=method.sparsity,
+            **{name: getattr(method, name) for name in OPTION_NAMES},
             head_sparsity=method.head_sparsity,
-            score_transform=method.score_transform,
-            weight_distribution=method.weight_distribution,
-            weight_scale=method.weight_scale,
-            score_distribution=method.score_distribution,
-            score_scale=method.score_scale,
             seed=config.training.seed,
             synchronized_batch_normalization=synchronized,
+        )
+    smallest = models.smallest_image(config.model.model)
+    if min(splits.train.image_shape[:2]) < smallest:
+        raise UserError(
+            f"--model={config.model.model} does not fit --dataset={config.data.dataset}: {config.model.model} needs "
+            f"images of at least {smallest} pixels; choose a network with fewer stages, or give --image_size."
         )
     try:
         return models.build(
@@ -56,11 +59,8 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
             config.model.width_factor,
             batch_normalization=config.model.batch_normalization,
         )
-    except ValueError as error:
-        reason = str(error).partition(" Received")[0].rstrip(".")
-        raise UserError(
-            f"--model={config.model.model} does not fit --dataset={config.data.dataset}: {reason}."
-        ) from error
+    except ArgumentError as error:
+        raise flag_error(error) from error
 
 
 def check_devices(config: Config, strategy: tf.distribute.Strategy | None) -> None:

@@ -1,17 +1,17 @@
 """The configuration of a run: frozen dataclasses, one field for each flag.
 
-`option` gives a field its default, its line of help and its range; main.py defines one flag from each field. The
-defaults train IteRand on the bundled digits.
+A field has its default, its line of help and its range; main.py defines one flag from each. The defaults train IteRand
+on the bundled digits.
 """
 
 import dataclasses
-import math
 from typing import Any, Self
 
-from iterand_tf import distributions, models, optimization
+from iterand_tf import models, optimization
+from iterand_tf.checks import ArgumentError, Options, option
 from iterand_tf.data import AUGMENTATIONS, KERAS_CV_POLICIES
 from iterand_tf.errors import UserError
-from iterand_tf.layers.subnet_layer import SCORE_TRANSFORMS
+from iterand_tf.layers.subnet_options import SubnetOptions
 from iterand_tf.strategies.strategy import STRATEGIES
 
 METHODS = ("dense", "edge_popup", "iterand")
@@ -20,112 +20,110 @@ KERNEL_DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-def option(
-    default: Any,
-    help_line: str,
-    *,
-    choices: tuple[str, ...] | None = None,
-    minimum: float | None = None,
-    above: float | None = None,
-    maximum: float | None = None,
-    below: float | None = None,
-) -> Any:
-    """A dataclass field with what its flag and its check need."""
-    limits = {"at least": minimum, "above": above, "at most": maximum, "below": below}
-    limits = {words: limit for words, limit in limits.items() if limit is not None}
-    return dataclasses.field(default=default, metadata={"help": help_line, "choices": choices, "limits": limits})
+def free_option(*arguments: Any, recorded: bool = True, **limits: Any) -> Any:
+    """An option that may have another value when a run is continued or exported.
 
+    The network does not depend on it, but for rounding and, on other devices, the statistics of a BatchNormalization
+    that is not synchronized.
 
-_WITHIN = {
-    "at least": lambda value, limit: value >= limit,
-    "above": lambda value, limit: value > limit,
-    "at most": lambda value, limit: value <= limit,
-    "below": lambda value, limit: value < limit,
-}
+    Args:
+        *arguments: of `option`.
+        recorded: whether the run's flags.txt holds it.
+        **limits: of `option`.
+    """
+    field = option(*arguments, **limits)
+    metadata = {**field.metadata, "binding": False, "recorded": recorded}
+    return dataclasses.field(default=field.default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Options:
-    """Checks each field against its choices and limits."""
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is None or not field.metadata:
-                continue
-            choices, limits = field.metadata["choices"], field.metadata["limits"]
-            if choices and value not in choices:
-                raise UserError(f"--{field.name} must be one of {', '.join(choices)}, not {value!r}.")
-            finite = not isinstance(value, float) or math.isfinite(value)
-            if not finite or not all(_WITHIN[words](value, limit) for words, limit in limits.items()):
-                wanted = " and ".join(f"{words} {limit}" for words, limit in limits.items())
-                raise UserError(f"--{field.name} must be {wanted}, not {value}.")
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig(_Options):
+class DataConfig(Options):
     """What to train and test on."""
 
-    dataset: str = option("digits", "digits, the name of a TFDS image classification dataset, or folder:PATH")
-    data_dir: str = option("", "TFDS root; empty: TFDS_DATA_DIR or TFDS's default")
-    validation_split: float = option(
-        0.1, "fraction of the training data held out, chosen by the seed", minimum=0, below=1
+    dataset: str = option(
+        "digits",
+        "train and test on this dataset: digits (bundled with scikit-learn), the name of a TFDS image classification "
+        "dataset, or folder:PATH",
     )
-    max_train_examples: int = option(0, "use only so many training examples; 0: all", minimum=0)
-    image_size: int = option(0, "pixels of the square images; 0: the dataset's own, or 224 if they differ", minimum=0)
-    augmentation: str = option("none", "of the training images", choices=AUGMENTATIONS)
-    batch_size: int = option(128, "examples in a training step, all devices together", minimum=1)
+    data_dir: str = free_option(
+        "", "read TFDS datasets below this directory; empty: TFDS_DATA_DIR or else TFDS's default"
+    )
+    validation_split: float = option(
+        0.1, "hold out this fraction of the training data, chosen by --seed, to validate on", minimum=0, below=1
+    )
+    max_train_examples: int = option(0, "train on so many of the examples only; 0: on all", minimum=0)
+    image_size: int = option(
+        0,
+        "resize images to a square of so many pixels; 0: keep the dataset's own size, or 224 if sizes differ",
+        minimum=0,
+    )
+    augmentation: str = option("none", "change training images at random in this way", choices=AUGMENTATIONS)
+    batch_size: int = option(128, "use so many examples in a training step, all devices together", minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(_Options):
+class ModelConfig(Options):
     """Which network."""
 
-    model: str = option("conv2", "the network", choices=models.NAMES)
-    width_factor: float = option(1.0, "factor on the network's widths", above=0, maximum=64)
-    batch_normalization: bool = option(False, "in conv2 to conv8, which the papers run without; resnets always have it")
+    model: str = option("conv2", "build this network", choices=models.NAMES)
+    width_factor: float = option(1.0, "multiply the network's widths by this factor", above=0, maximum=64)
+    batch_normalization: bool = option(
+        False, "normalize after each layer of conv2 to conv8, which the papers do not; resnets always do"
+    )
     synchronized_batch_normalization: bool = option(
-        False, "take BatchNormalization's statistics over all devices; without it each has its own"
+        False, "take BatchNormalization's statistics over all devices; without it each device has its own"
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class MethodConfig(_Options):
+class MethodConfig(SubnetOptions):
     """How its weights come about."""
 
-    method: str = option("iterand", "how the weights come about", choices=METHODS)
-    sparsity: float = option(0.5, "fraction of each kernel that is removed", minimum=0, below=1)
-    head_sparsity: float | None = option(None, "that of the classifier; unset: --sparsity", minimum=0, below=1)
-    score_transform: str = option(
-        "identity", "what is ranked: signed scores or their abs", choices=tuple(SCORE_TRANSFORMS)
+    method: str = option(
+        "iterand",
+        "train all weights (dense), choose among random ones (edge_popup), or choose and re-draw (iterand)",
+        choices=METHODS,
     )
-    weight_distribution: str = option("signed_constant", "of the random kernels", choices=distributions.NAMES)
-    weight_scale: float = option(1.0, "factor on the random kernels", above=0)
-    score_distribution: str = option("kaiming_uniform", "of the first scores", choices=distributions.NAMES)
-    score_scale: float = option(1.0, "factor on the first scores", above=0)
-    rerandomization_period: int = option(300, "steps between two re-randomizations (K_per); 0: never", minimum=0)
-    rerandomization_rate: float = option(0.1, "probability that a pruned entry is re-drawn (r)", minimum=0, maximum=1)
+    head_sparsity: float | None = option(
+        None, "remove this fraction of the classifier's kernel instead of --sparsity", minimum=0, below=1
+    )
+    rerandomization_period: int = option(
+        300, "re-draw pruned entries after every so many steps (K_per in the paper); 0: never", minimum=0
+    )
+    rerandomization_rate: float = option(
+        0.1, "re-draw each pruned entry with this probability (r in the paper)", minimum=0, maximum=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig(_Options):
+class TrainingConfig(Options):
     """How long and with what steps."""
 
-    epochs: int = option(30, "passes over the training data; 0: export the untrained network", minimum=0)
-    optimizer: str = option("sgd", "sgd (with coupled L2) or adamw", choices=optimization.OPTIMIZERS)
-    learning_rate: float = option(0.1, "the highest learning rate", above=0)
-    momentum: float = option(0.9, "of sgd", minimum=0, below=1)
-    weight_decay: float = option(1e-4, "L2 factor of sgd, weight decay of adamw", minimum=0)
-    lr_schedule: str = option("cosine", "learning rate over the steps", choices=optimization.LR_SCHEDULES)
-    warmup_epochs: int = option(0, "epochs of linear growth, cosine only", minimum=0)
-    finetune_epochs: int = option(
-        0, f"last epochs at a learning rate of {optimization.FINETUNE_LEARNING_RATE:g}, cosine only", minimum=0
+    epochs: int = option(
+        30, "pass over the training data so often; 0: train nothing, to export the first network", minimum=0
     )
-    seed: int = option(0, "seed of every draw", minimum=0, below=2**31)
-    deterministic: bool = option(False, "the same bits in every run, at some cost in speed")
-    precision: str = option("float32", "of the computation; scores stay float32", choices=PRECISIONS)
+    optimizer: str = option(
+        "sgd", "train with sgd (L2 goes through the momentum) or adamw", choices=optimization.OPTIMIZERS
+    )
+    learning_rate: float = option(0.1, "the highest learning rate of the run", above=0)
+    momentum: float = option(0.9, "momentum of sgd", minimum=0, below=1)
+    weight_decay: float = option(1e-4, "factor of the L2 term of sgd, or of the weight decay of adamw", minimum=0)
+    lr_schedule: str = option(
+        "cosine", "lower the learning rate over the run in this way", choices=optimization.LR_SCHEDULES
+    )
+    warmup_epochs: int = option(
+        0, "raise the learning rate from 0 during the first epochs; with cosine only", minimum=0
+    )
+    finetune_epochs: int = option(
+        0,
+        f"keep the learning rate at {optimization.FINETUNE_LEARNING_RATE:g} during the last epochs; with cosine only",
+        minimum=0,
+    )
+    seed: int = option(0, "derive every random draw of the run from this number", minimum=0, below=2**31)
+    deterministic: bool = option(False, "make the run give the same bits each time, at some cost in speed")
+    precision: str = option("float32", "compute in this precision; scores and kernels stay float32", choices=PRECISIONS)
     jit_compile: str = option("auto", "compile the training step with XLA", choices=("auto", "true", "false"))
-    steps_per_execution: int = option(1, "steps in one call of the training function", minimum=1)
+    steps_per_execution: int = option(1, "run so many steps in one call of the training function", minimum=1)
 
     def __post_init__(self):
         super().__post_init__()
@@ -139,32 +137,47 @@ class TrainingConfig(_Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig(_Options):
+class RunConfig(Options):
     """Where it is kept."""
 
-    model_dir: str = option("", "checkpoints, metrics and results; empty: a new directory below runs/")
-    resume: bool = option(False, "continue the run in --model_dir at its last checkpoint")
-    checkpoint_steps: int = option(0, "steps between checkpoints inside an epoch; 0: at its end only", minimum=0)
-    max_checkpoints: int = option(2, "keep so many of the newest", minimum=1)
-    strategy: str = option("auto", "devices and workers to train on", choices=STRATEGIES)
-    virtual_devices: int = option(0, "split the CPU into so many devices, to try --strategy=mirrored", minimum=0)
+    model_dir: str = free_option(
+        "", "keep checkpoints, metrics and results in this directory; empty: a new one below runs/", recorded=False
+    )
+    resume: bool = free_option(False, "continue the run in --model_dir at its last checkpoint", recorded=False)
+    checkpoint_steps: int = free_option(
+        0, "save a checkpoint after every so many steps; 0: at the end of each epoch only", minimum=0
+    )
+    max_checkpoints: int = free_option(2, "keep so many of the newest checkpoints", minimum=1)
+    strategy: str = free_option(
+        "auto", "train on one device, on all local ones (mirrored) or on several machines", choices=STRATEGIES
+    )
+    virtual_devices: int = free_option(
+        0, "split the CPU into so many devices, to try --strategy=mirrored without GPUs; 0: do not", minimum=0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportConfig(_Options):
+class ExportConfig(Options):
     """What is shipped."""
 
-    export_dir: str = option("", "write EXPORT_DIR/VERSION, a SavedModel, after training; empty: none")
-    export_format: str = option(
+    export_dir: str = free_option("", "write EXPORT_DIR/VERSION, a SavedModel, after training; empty: export nothing")
+    export_format: str = free_option(
         "packed",
-        "packed: entropy-coded kernels; dense: for converters; tflite; several, comma-separated, go to "
-        "EXPORT_DIR/FORMAT/VERSION",
+        "export in this format: packed (entropy-coded kernels), dense (for converters) or tflite; several, "
+        "comma-separated, go to EXPORT_DIR/FORMAT/VERSION",
     )
-    export_checkpoint: str = option("best", "the network to export", choices=("best", "last"))
-    export_kernel_dtype: str = option(
-        "float32", "of packed values where a kernel has many; others than float32 round them", choices=KERNEL_DTYPES
+    export_checkpoint: str = free_option(
+        "best", "export the network of the best validation accuracy or the last one", choices=("best", "last")
     )
-    tflite_int8: bool = option(False, "quantize tflite to integers throughout, calibrated on validation images")
+    export_kernel_dtype: str = free_option(
+        "float32",
+        "store the values of packed kernels in this type, where a kernel has more than 256 of them; types other than "
+        "float32 round",
+        choices=KERNEL_DTYPES,
+    )
+    tflite_int8: bool = free_option(
+        False, "quantize the tflite file to integers throughout, calibrated on validation images"
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -184,6 +197,8 @@ class ExportConfig(_Options):
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Everything a run is a function of, and where it is kept.
+
+    Example:
 
     >>> Config().method.sparsity
     0.5
@@ -215,12 +230,28 @@ class Config:
         parts = {}
         for part, fields in option_fields().items():
             group = type(getattr(cls, part))
-            parts[part] = group(**{field.name: values[field.name] for field in fields})
+            try:
+                parts[part] = group(**{field.name: values[field.name] for field in fields})
+            except ArgumentError as error:
+                raise flag_error(error) from error
         return cls(**parts)
+
+
+def flag_error(error: ArgumentError) -> UserError:
+    """What an error of an argument means to those who gave it as a flag.
+
+    Example:
+
+    >>> str(flag_error(ArgumentError("sparsity", "below 1", 2)))
+    '--sparsity must be below 1, not 2.'
+    """
+    return UserError(f"--{error.name} must be {error.wanted}, not {error.received!r}.")
 
 
 def option_fields() -> dict[str, tuple[dataclasses.Field, ...]]:
     """The option fields of each part of `Config`, by the part's name.
+
+    Example:
 
     >>> [field.name for field in option_fields()["model"]]
     ['model', 'width_factor', 'batch_normalization', 'synchronized_batch_normalization']

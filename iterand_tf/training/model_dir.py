@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -16,15 +14,10 @@ import tensorflow as tf
 
 from iterand_tf.data.reading import reason
 from iterand_tf.errors import ModelDirError
-from iterand_tf.files import check_writable, temporary_of, write_atomically
-from iterand_tf.training.config import Config, option_fields
+from iterand_tf.files import check_writable, locked, temporary_of, write_atomically
+from iterand_tf.training.config import Config
+from iterand_tf.training.flags_file import changed_flags, flags_text
 
-_NOT_IN_FLAGS_FILE = {"model_dir", "resume"}
-# What may change when a run is continued. The network does not depend on it, but for rounding and, on other devices,
-# the statistics of a BatchNormalization that is not synchronized.
-_MAY_DIFFER = re.compile(
-    r"--(export_\w+|tflite_int8|data_dir|checkpoint_steps|max_checkpoints|strategy|virtual_devices)="
-)
 # In errors of TensorFlow, which writes what TensorBoard reads.
 _WRITING = re.compile("No space left on device|events writer")
 
@@ -55,8 +48,8 @@ class ModelDir:
             return cls(pathlib.Path("runs", f"{dataset}_{config.model.model}_{config.method.method}_{time}"))
         run = cls(pathlib.Path(config.run.model_dir).expanduser())
         run._check_writable()
-        left = {temporary_of(run.flags_file)}  # by a process that was killed at its start
-        if not run.path.exists() or set(run.path.iterdir()) <= left:
+        left_by_a_killed_start = {temporary_of(run.flags_file)}
+        if not run.path.exists() or set(run.path.iterdir()) <= left_by_a_killed_start:
             return run
         if not run.flags_file.exists():
             raise ModelDirError(f"--model_dir={run.path} holds files but no run; give a new or an empty directory.")
@@ -114,30 +107,27 @@ class ModelDir:
         """
         with self.being_written():
             self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDONLY)  # a lock on the directory itself leaves no file behind
-        try:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.enter_context(locked(self.path))
             except BlockingIOError as error:
                 raise ModelDirError(
                     f"--model_dir={self.path} is in use by another run; give another directory."
                 ) from error
-            except OSError:  # a file system that has no locks
-                pass
-            if self.flags_file.exists() and not config.run.resume:  # since `for_run` has looked
+            # Another run may have begun, and ended, since `for_run` has looked.
+            if self.flags_file.exists() and not config.run.resume:
                 raise ModelDirError(f"--model_dir={self.path} holds a run; add --resume to continue it.")
             with self.being_written():
                 write_atomically(self.flags_file, flags_text(config))
             yield
-        finally:
-            os.close(descriptor)
 
     @contextlib.contextmanager
     def being_written(self) -> Iterator[None]:
         """Turns an error of writing below the directory, such as a full disk, into a ModelDirError."""
         try:
             yield
-        except BrokenPipeError:  # of the standard output
+        except BrokenPipeError:
+            # The standard output was closed, which main.py knows how to end.
             raise
         except (OSError, tf.errors.OpError) as error:
             if isinstance(error, tf.errors.OpError) and not _WRITING.search(error.message):
@@ -185,41 +175,8 @@ class ModelDir:
     def check_flags(self, config: Config) -> None:
         """Raises ModelDirError unless the run was made by the flags of `config`, or ones that do not matter to it."""
         with self.being_read(self.flags_file):
-            written = self.flags_file.read_text()
-        theirs, ours = _binding(written), binding_flags(config)
-        # A flag that came after the run was made had its default then.
-        known = {line.partition("=")[0] for line in theirs}
-        defaults = set(flags_text(Config()).splitlines())
-        ours = {line for line in ours if line.partition("=")[0] in known or line not in defaults}
-        if theirs != ours:
-            changes = f"{' '.join(sorted(ours - theirs)) or 'fewer flags'} instead of {' '.join(sorted(theirs - ours))}"
+            written = self.flags_file.read_text(encoding="utf-8")
+        if changes := changed_flags(written, config):
             raise ModelDirError(
                 f"--model_dir={self.path} was made by other flags ({changes}); use those, or another directory."
             )
-
-
-def binding_flags(config: Config) -> set[str]:
-    """Those of a run's flags that must be the same when it is continued, and on all of its workers."""
-    return _binding(flags_text(config))
-
-
-def _binding(text):
-    return {line for line in text.splitlines() if not _MAY_DIFFER.match(line)}
-
-
-def flags_text(config: Config) -> str:
-    """The flags of a run, one a line, as a flagfile that makes the same run anew.
-
-    >>> "--sparsity=0.5" in flags_text(Config()).splitlines()
-    True
-    """
-    values = {
-        field.name: getattr(getattr(config, part), field.name)
-        for part, fields in option_fields().items()
-        for field in fields
-    }
-    return "".join(
-        f"--{name}={value}\n"
-        for name, value in values.items()
-        if name not in _NOT_IN_FLAGS_FILE and value not in (None, "")
-    )

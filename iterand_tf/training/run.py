@@ -19,7 +19,16 @@ from iterand_tf.data.reading import reason
 from iterand_tf.errors import DataError, LostWorkerError, ModelDirError, UserError
 from iterand_tf.interruption import deferred_signals
 from iterand_tf.sparsity_report import sparsity_report
-from iterand_tf.strategies import strategy as distribution
+from iterand_tf.strategies.strategy import (
+    any_worker,
+    distribute,
+    is_chief,
+    make_strategy,
+    num_replicas,
+    num_workers,
+    of_chief,
+    workers_differ,
+)
 from iterand_tf.training.assembly import (
     build_model,
     check_devices,
@@ -33,7 +42,8 @@ from iterand_tf.training.assembly import (
 from iterand_tf.training.callbacks import EpochLine, MetricsFile, SaveState, ShareStatistics, Throughput, save_model
 from iterand_tf.training.checkpoints import Checkpoints
 from iterand_tf.training.config import Config
-from iterand_tf.training.model_dir import ModelDir, binding_flags
+from iterand_tf.training.flags_file import binding_flags
+from iterand_tf.training.model_dir import ModelDir
 from iterand_tf.training.state import TrainingState, restore_model
 
 
@@ -56,16 +66,16 @@ def train(config: Config) -> TrainResult:
     Raises:
         UserError: DataError, ModelDirError or one about the configuration; nothing has been written then.
     """
-    strategy = distribution.make_strategy(config.run.strategy, config.run.virtual_devices)
+    strategy = make_strategy(config.run.strategy, config.run.virtual_devices)
     check_devices(config, strategy)
-    if distribution.workers_differ(strategy, zlib.crc32("\n".join(sorted(binding_flags(config))).encode())):
+    if workers_differ(strategy, zlib.crc32("\n".join(sorted(binding_flags(config))).encode())):
         raise UserError("the workers were started with different flags; start all with the same.")
-    chief = distribution.is_chief(strategy)
+    chief = is_chief(strategy)
     model_dir = ModelDir.for_run(config) if chief else ModelDir(pathlib.Path(config.run.model_dir).expanduser())
     with environment(config):
         splits = load_data(config)
         if splits.validation:  # before anything is written
-            shard = data.Shard(distribution.num_replicas(strategy))
+            shard = data.Shard(num_replicas(strategy))
             shard.evaluation_batch_size(splits.validation.num_examples, config.data.batch_size)
         steps_per_epoch = math.ceil(splits.train.num_examples / config.data.batch_size)
         check_steps(config, steps_per_epoch)
@@ -88,7 +98,7 @@ def _explained(strategy):
             f"the memory does not suffice ({reason(error)}); lower --batch_size, --image_size or --width_factor."
         ) from error
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
-        if distribution.num_workers(strategy) == 1:
+        if num_workers(strategy) == 1:
             raise
         raise LostWorkerError(f"a worker was lost ({reason(error)}); start all of them again with --resume.") from error
 
@@ -145,7 +155,7 @@ class _Job:
         later = (self.model_dir.tensorboard, self.model_dir.metrics, self.model_dir.best_model)  # than a checkpoint
         if run.resume and not resumed and any(path.exists() for path in later):
             raise ModelDirError(f"--model_dir={run.model_dir} has lost all of its checkpoints; train anew elsewhere.")
-        if distribution.workers_differ(self.strategy, state.step):
+        if workers_differ(self.strategy, state.step):
             raise ModelDirError(
                 f"the workers see other checkpoints in --model_dir={run.model_dir}; let it be one directory."
             )
@@ -179,7 +189,7 @@ class _Job:
         with deferred_signals() as request:
 
             def should_stop():
-                if distribution.any_worker(self.strategy, request.number is not None):
+                if any_worker(self.strategy, request.number is not None):
                     return request.number or signal.SIGTERM
                 return None
 
@@ -196,7 +206,7 @@ class _Job:
         train, validation = self.splits.train, self.splits.validation
         augmentation = self.config.data.augmentation
         self.model.fit(
-            distribution.distribute(
+            distribute(
                 self.strategy,
                 lambda shard: train.training_batches(
                     batch_size, augmentation, options.seed, first_epoch, epochs, first_batch, shard
@@ -207,7 +217,7 @@ class _Job:
             steps_per_epoch=self.steps_per_epoch - first_batch,
             shuffle=False,
             validation_data=validation
-            and distribution.distribute(self.strategy, lambda shard: validation.evaluation_batches(batch_size, shard)),
+            and distribute(self.strategy, lambda shard: validation.evaluation_batches(batch_size, shard)),
             callbacks=callbacks,
             verbose=1 if self.chief and sys.stdout.isatty() else 0,
         )
@@ -223,7 +233,7 @@ class _Job:
             should_stop,
         )
         if self.strategy and not self.config.model.synchronized_batch_normalization:
-            methods = [*methods, ShareStatistics(functools.partial(distribution.of_chief, self.strategy))]
+            methods = [*methods, ShareStatistics(functools.partial(of_chief, self.strategy))]
         if not self.chief:
             return [*methods, save]
         return [

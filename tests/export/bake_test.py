@@ -40,7 +40,7 @@ def resnet():
 
 def dense():
     """A network trained densely, whose initializers are this project's."""
-    return iterand_tf.models.build("conv2", (8, 8, 3), 5, iterand_tf.models.DenseFactory())
+    return iterand_tf.models.build("conv2", (8, 8, 3), 5, iterand_tf.models.StockFactory())
 
 
 MODELS = {"sequential": sequential, "nested": nested, "resnet": resnet, "dense": dense}

@@ -69,7 +69,7 @@ def test_the_table_holds_every_layer():
 def test_outputs_are_those_of_the_stock_layer_with_the_masked_kernel(case, sparsity):
     layer, inputs = built(case, sparsity=sparsity)
     cls, arguments, shape = case
-    stock = cls.dense_class(**{"use_bias": False} | arguments)
+    stock = cls.stock_class(**{"use_bias": False} | arguments)
     stock.build(shape)
     mask = layer.kernel_mask.numpy()
     assert mask.sum() == mask.size - round(sparsity * mask.size) == layer.num_kept
@@ -82,7 +82,7 @@ def test_outputs_are_those_of_the_stock_layer_with_the_masked_kernel(case, spars
 
 def test_the_gradient_of_the_scores_is_that_of_the_effective_kernel_times_the_kernel(case):
     layer, inputs = built(case)
-    stock = layer.to_dense()
+    stock = layer.to_stock()
     with tf.GradientTape(persistent=True) as tape:
         loss = tf.reduce_sum(tf.sin(layer(inputs)))
         stock_loss = tf.reduce_sum(tf.sin(stock(inputs)))
@@ -131,29 +131,29 @@ def test_a_saved_model_loads_in_a_fresh_process(case, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), model(inputs))
 
 
-def test_from_dense_takes_the_configuration_and_to_dense_gives_the_same_outputs(case):
+def test_from_stock_takes_the_configuration_and_to_stock_gives_the_same_outputs(case):
     cls, arguments, shape = case
-    stock = cls.dense_class(**arguments, name="mine", kernel_regularizer="l2")
-    layer = cls.from_dense(stock, sparsity=0.7, seed=1)
+    stock = cls.stock_class(**arguments, name="mine", kernel_regularizer="l2")
+    layer = cls.from_stock(stock, sparsity=0.7, seed=1)
     inputs = tf.random.stateless_normal(shape, seed=(1, 2))
     outputs = layer(inputs)
     assert (layer.name, layer.sparsity, layer.use_bias) == ("mine", 0.7, stock.use_bias)
-    dense = layer.to_dense()
-    assert type(dense) is cls.dense_class
+    dense = layer.to_stock()
+    assert type(dense) is cls.stock_class
     assert dense.name == "mine"
     np.testing.assert_array_equal(dense(inputs), outputs)
     assert not np.signbit(dense.kernel.numpy()[layer.kernel_mask.numpy() == 0]).any()
 
 
-def test_from_dense_refuses_other_layers(case):
-    with pytest.raises(TypeError, match="from_dense takes a"):
-        case[0].from_dense(keras.layers.Flatten())
+def test_from_stock_refuses_other_layers(case):
+    with pytest.raises(TypeError, match="from_stock takes a"):
+        case[0].from_stock(keras.layers.Flatten())
 
 
-def test_to_dense_needs_a_built_layer(case):
+def test_to_stock_needs_a_built_layer(case):
     cls, arguments, _ = case
     with pytest.raises(ValueError, match="build it"):
-        cls(**arguments).to_dense()
+        cls(**arguments).to_stock()
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
@@ -170,7 +170,7 @@ def test_mixed_precision_keeps_the_scores_in_float32(case, precision):
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(tf.cast(layer(inputs), tf.float32))
     assert tape.gradient(loss, layer.scores.value).dtype == tf.float32
-    np.testing.assert_array_equal(layer.to_dense()(inputs), outputs)
+    np.testing.assert_array_equal(layer.to_stock()(inputs), outputs)
 
 
 def test_draws_are_functions_of_seed_name_and_step(case):

@@ -42,14 +42,14 @@ sys.path.insert(0, {str(ROOT)!r})
 import numpy as np, tensorflow
 import main
 from iterand_tf import layers
-from iterand_tf.strategies import strategy as distribution
+from iterand_tf.strategies import strategy as strategies
 from iterand_tf.training import run as training
-run = training._Job.run
+run_job = training._Job.run
 def run_and_save(job):
-    result = run(job)
+    result = run_job(job)
     masks = [np.asarray(layer.kernel_mask) for layer in layers.subnet_layers(job.model)]
     statistics = [np.asarray(each) for each in job.model.non_trainable_variables if each.name.startswith("moving_")]
-    name = "chief" if distribution.is_chief(job.strategy) else "other"
+    name = "chief" if strategies.is_chief(job.strategy) else "other"
     for kind, arrays in (("masks", masks), ("statistics", statistics)):
         np.savez(pathlib.Path(job.config.run.model_dir).with_name(f"{{kind}}_{{name}}.npz"), *arrays)
     return result

@@ -8,7 +8,7 @@ import tensorflow as tf
 import iterand_tf
 from iterand_tf.data import load
 from iterand_tf.strategies import enable_distributed_fit
-from iterand_tf.strategies import strategy as distribution
+from iterand_tf.strategies.strategy import any_worker, distribute, is_chief, make_strategy, mirrored, num_replicas
 
 STEPS, BATCH, PERIOD = 50, 64, 20
 
@@ -39,7 +39,7 @@ def train(strategy):
     enable_distributed_fit(model)
     examples = load("digits", max_train_examples=20 * BATCH).train  # equal parts: synchronized statistics weigh them so
     record, epochs = Record(), -(-STEPS * BATCH // examples.num_examples)
-    batches = distribution.distribute(
+    batches = distribute(
         strategy, lambda shard: examples.training_batches(BATCH, "crop_flip", 0, 0, epochs, shard=shard)
     )
     callbacks = [iterand_tf.Rerandomize(PERIOD, 0.5), record]
@@ -48,7 +48,7 @@ def train(strategy):
 
 
 def test_two_devices_train_the_network_of_one():
-    (one, alone), (two, together) = train(None), train(distribution.mirrored(("CPU:0", "CPU:1")))
+    (one, alone), (two, together) = train(None), train(mirrored(("CPU:0", "CPU:1")))
     assert together.equal
     assert len(alone.losses) == len(together.losses) == STEPS
     for masks, others in zip(alone.masks, together.masks, strict=True):
@@ -62,18 +62,18 @@ def test_two_devices_train_the_network_of_one():
 
 def test_one_device_has_no_strategy(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert distribution.make_strategy("one_device") is None
-    assert distribution.make_strategy("auto") is None
-    assert distribution.is_chief(None)
-    assert distribution.num_replicas(None) == 1
-    assert [distribution.any_worker(None, flag) for flag in (False, True)] == [False, True]
+    assert make_strategy("one_device") is None
+    assert make_strategy("auto") is None
+    assert is_chief(None)
+    assert num_replicas(None) == 1
+    assert [any_worker(None, flag) for flag in (False, True)] == [False, True]
 
 
 def test_virtual_devices_make_replicas():
     for name in ("auto", "mirrored"):
-        strategy = distribution.make_strategy(name, virtual_devices=2)
-        assert distribution.num_replicas(strategy) == 2
-        assert distribution.is_chief(strategy)
+        strategy = make_strategy(name, virtual_devices=2)
+        assert num_replicas(strategy) == 2
+        assert is_chief(strategy)
 
 
 def test_an_untested_keras_is_refused(monkeypatch):

@@ -8,7 +8,7 @@ from export import exporter, pack
 from iterand_tf.errors import UserError
 from iterand_tf.training import config
 from iterand_tf.training.config import Config, option_fields
-from iterand_tf.training.model_dir import flags_text
+from iterand_tf.training.flags_file import flags_text
 
 
 def values(**changes):

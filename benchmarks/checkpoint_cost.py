@@ -11,28 +11,26 @@ too.
 import argparse
 import csv
 import itertools
-import os
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 from typing import ClassVar
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+import environment  # noqa: F401
 
 import main as command_line
 from iterand_tf.training import run as training
 from iterand_tf.training.callbacks import SaveState
 from iterand_tf.training.config import Config
 
+FLAGFILE = command_line.QUICKSTART.with_name("cifar10_conv6_sc_iterand.flags")
+
 
 class AlternatingSaveState(SaveState):
     """Saves inside every other epoch, and counts the seconds that takes."""
 
-    seconds: ClassVar[list[float]] = []  # of each save
+    seconds: ClassVar[list[float]] = []
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
@@ -56,7 +54,7 @@ def main():
     args = parser.parse_args()
     training.SaveState = AlternatingSaveState
     with tempfile.TemporaryDirectory() as directory:
-        flags = [f"--flagfile={ROOT}/flags/cifar10_conv6_sc_iterand.flags", "--width_factor=0.25"]
+        flags = [f"--flagfile={FLAGFILE}", "--width_factor=0.25"]
         flags += [f"--data_dir={args.data_dir}", f"--model_dir={directory}/run", f"--epochs={2 * args.pairs + 2}"]
         values = command_line.parse(["main.py", *flags, f"--checkpoint_steps={args.checkpoint_steps}"])
         config = Config.from_values(values.flag_values_dict())

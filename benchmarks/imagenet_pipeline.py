@@ -9,14 +9,10 @@ has started. Processor time is that of all threads.
 """
 
 import argparse
-import os
 import statistics
-import sys
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
+import environment  # noqa: F401
 import tensorflow as tf
 import tensorflow_datasets as tfds
 

@@ -5,14 +5,10 @@
 Both take the same 32x32 images from memory and give float32 batches; they take turns, and medians are printed.
 """
 
-import os
 import statistics
-import sys
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
+import environment  # noqa: F401
 import keras_cv
 import numpy as np
 import tensorflow as tf

@@ -3,14 +3,10 @@
 python benchmarks/masks.py
 """
 
-import os
 import statistics
-import sys
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
+import environment  # noqa: F401
 import numpy as np
 import tensorflow as tf
 

@@ -11,13 +11,10 @@ import gzip
 import os
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
+import environment  # noqa: F401
 import numpy as np
 import tensorflow as tf
 

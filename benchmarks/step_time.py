@@ -7,14 +7,10 @@ The two networks take turns, step by step; printed are the medians and the media
 """
 
 import argparse
-import os
 import statistics
-import sys
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
+import environment  # noqa: F401
 import keras
 import numpy as np
 import tensorflow as tf

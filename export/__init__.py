@@ -3,5 +3,6 @@
 from export.bake import bake
 from export.exporter import ExportResult, export_formats, export_saved_model
 from export.versions import check_export_dir
+from iterand_tf.errors import ExportError
 
-__all__ = ["ExportResult", "bake", "check_export_dir", "export_formats", "export_saved_model"]
+__all__ = ["ExportError", "ExportResult", "bake", "check_export_dir", "export_formats", "export_saved_model"]

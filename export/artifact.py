@@ -19,8 +19,10 @@ from export.pack import PackedKernel, encode
 from export.saved_model import write_saved_model
 from iterand_tf.errors import ExportError
 
-TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit
-INT8_TOLERANCE = 0.25  # the same after quantization: to find what is broken, not to vouch for accuracy
+# The largest difference of logits, relative to the largest logit; after quantization it is to find what is broken, not
+# to vouch for accuracy.
+TOLERANCE = 1e-4
+INT8_TOLERANCE = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Artifact:
     """What is written, whatever the format."""
 
     network: Network
-    rounded: Network  # the same for the packed format
+    rounded: Network
     kernel_dtype: str
     input_shape: tuple[int | None, ...]
     decode: Callable[[tf.Tensor], tf.Tensor] | None
@@ -106,7 +108,8 @@ def served_logits(path: pathlib.Path, sample: np.ndarray, encoded: bytes) -> dic
         image.write_bytes(encoded)
         result = subprocess.run(
             [sys.executable, "-P", served_outputs.__file__, *map(str, (path, images, image, logits))],
-            env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},  # this process may hold all of their memory
+            # This process may hold all memory of the GPUs.
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
             capture_output=True,
             text=True,
             check=False,

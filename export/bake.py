@@ -29,6 +29,8 @@ def bake(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: if the model, or a layer with Subnet layers inside, is subclassed, or the model is not built.
 
+    Example:
+
     >>> import iterand_tf
     >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(2, sparsity=0.5)])
     >>> [type(layer).__name__ for layer in bake(model).layers]

@@ -8,6 +8,8 @@ import keras
 def is_graph(layer: object) -> bool:
     """Whether it is a functional or Sequential model, whose structure is known.
 
+    Example:
+
     >>> is_graph(keras.Sequential()), is_graph(keras.layers.Dense(1))
     (True, False)
     """
@@ -22,6 +24,8 @@ def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.
         replacement: gives what stands for a layer: None for a copy of it. What comes built keeps its own weights; the
             rest gets those of the layer.
 
+    Example:
+
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), keras.layers.ReLU()])
     >>> copy = clone(model, lambda layer: keras.layers.Identity() if isinstance(layer, keras.layers.ReLU) else None)
     >>> [type(layer).__name__ for layer in copy.layers]
@@ -33,13 +37,15 @@ def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.
         copy = replacement(layer)
         if copy is None:
             copy = type(layer).from_config(layer.get_config())
-        if isinstance(layer, keras.layers.Layer) and not copy.built:  # the others are operations such as x * 2
+        # Other nodes are operations such as x * 2, which have no weights.
+        if isinstance(layer, keras.layers.Layer) and not copy.built:
             copies.append((layer, copy))
         return copy
 
     copied = keras.models.clone_model(model, clone_function=copy_of, recursive=True)
     for layer, copy in copies:
         copy.set_weights(layer.get_weights())
-        if hasattr(copy, "finalize_state"):  # computes what a preprocessing layer uses
+        # Preprocessing layers compute what they use from their weights.
+        if hasattr(copy, "finalize_state"):
             copy.finalize_state()
     return copied

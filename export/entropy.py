@@ -15,6 +15,8 @@ def kernel_entropy_bits(kernel: np.ndarray, value_bytes: int = 4) -> float:
         kernel: float array of any shape.
         value_bytes: size of an entry that is not zero.
 
+    Example:
+
     >>> kernel_entropy_bits(np.array([0.0, 0.0, 1.0, -1.0]))
     6.0
     """

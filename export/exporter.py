@@ -4,7 +4,6 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -16,10 +15,12 @@ from export.network import Network, inference_arguments
 from export.versions import check_export_dir, targets_of, written_whole
 from iterand_tf.data.augmentation import whole_of_encoded
 from iterand_tf.errors import ExportError
+from iterand_tf.layers.walk import all_layers
 
 FORMATS = ("packed", "dense", "tflite")
 _SAMPLE_SIZE = 8
-_UNKNOWN_SIZE = 32  # of a dimension that the model leaves open
+# The size that a sample has where the model leaves it open.
+_UNKNOWN_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +62,37 @@ def export_saved_model(
     version: int | None = None,
     sample: np.ndarray | None = None,
     export_format: str = "packed",
-    **options: Any,
+    *,
+    kernel_dtype: str = "float32",
+    tflite_int8: bool = False,
+    decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    labels: Sequence[str] = (),
+    flags: str = "",
 ) -> ExportResult:
-    """Writes a classifier as `EXPORT_DIR/VERSION` in one format; see `export_formats`, which has the same arguments.
+    """Writes a classifier as `EXPORT_DIR/VERSION` in one format, reloads it elsewhere and compares it with the model.
+
+    `export_formats` writes several formats at once; it says more about what is written and compared.
+
+    Args:
+        model: a built Keras model, as in `export_formats`.
+        export_dir: the directory, created if need be.
+        version: whole number of at least 1, or None for one more than the highest there.
+        sample: a batch of inputs to compare on, as in `export_formats`.
+        export_format: `"packed"`, `"dense"` or `"tflite"`.
+        kernel_dtype: as in `export_formats`.
+        tflite_int8: as in `export_formats`.
+        decode: as in `export_formats`.
+        labels: class names, as in `export_formats`.
+        flags: of the run, as in `export_formats`.
+
+    Returns:
+        Where the version is, its size, and how much the reloaded outputs differ.
+
+    Raises:
+        ExportError: as `export_formats`.
+        ValueError: as `export_formats`.
+
+    Example:
 
     >>> import tempfile, iterand_tf
     >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(2, seed=0)])
@@ -71,7 +100,19 @@ def export_saved_model(
     >>> result.path.name, result.max_abs_difference
     ('1', 0.0)
     """
-    return export_formats(model, export_dir, [export_format], version, sample, **options)[export_format]
+    results = export_formats(
+        model,
+        export_dir,
+        [export_format],
+        version,
+        sample,
+        kernel_dtype=kernel_dtype,
+        tflite_int8=tflite_int8,
+        decode=decode,
+        labels=labels,
+        flags=flags,
+    )
+    return results[export_format]
 
 
 def export_formats(
@@ -117,6 +158,8 @@ def export_formats(
             logits differ by more than 1e-4 of the largest; nothing is left behind.
         ValueError: if the model is not such a classifier or another argument is wrong.
 
+    Example:
+
     >>> import tempfile, iterand_tf
     >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(2, seed=0)])
     >>> results = export_formats(model, tempfile.mkdtemp(), ["packed", "dense"])
@@ -130,7 +173,8 @@ def export_formats(
     directory = check_export_dir(export_dir)
     targets = targets_of(directory, formats, version)
     sample = _check_sample(model, sample)
-    with tf.device("CPU:0"):  # where the fresh process computes, too
+    # The fresh process computes on the CPU, too.
+    with tf.device("CPU:0"):
         trained = _logits_of(model, sample)
         network = Network.of(model)
         rounded = network.rounded(kernel_dtype)
@@ -186,7 +230,15 @@ def _whole_image(input_shape):
 
 def _logits_of(model, sample):
     """The model's float32 answers, if it is a classifier that ends in logits."""
-    outputs = model(sample, **inference_arguments(model))
+    try:
+        outputs = model(sample, **inference_arguments(model))
+    except tf.errors.UnimplementedError as error:
+        if any(getattr(layer, "data_format", None) == "channels_first" for layer in all_layers(model)):
+            raise ExportError(
+                f"{model.name} has layers with data_format='channels_first', which TensorFlow runs on a CPU only with "
+                "oneDNN; set TF_ENABLE_ONEDNN_OPTS=1 before TensorFlow is imported, or build the model channels last."
+            ) from error
+        raise
     if not hasattr(outputs, "shape") or len(outputs.shape) != 2:
         raise ValueError("export takes a model with one input and one output of logits, shape (batch, classes).")
     outputs = np.asarray(outputs, np.float32)

@@ -48,6 +48,8 @@ def fold_batch_normalization(model: keras.Model) -> FoldedModel:
     Args:
         model: a built functional or Sequential model of stock layers; it is not changed.
 
+    Example:
+
     >>> layers = [keras.layers.Conv2D(2, 3, use_bias=False), keras.layers.BatchNormalization()]
     >>> folded = fold_batch_normalization(keras.Sequential([keras.Input((8, 8, 3)), *layers]))
     >>> [type(layer).__name__ for layer in folded.model.layers]

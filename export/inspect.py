@@ -27,6 +27,8 @@ def inspect(path: str | os.PathLike) -> str:
     Raises:
         ValueError: if this project has not written it.
 
+    Example:
+
     >>> import tempfile, keras, export, iterand_tf
     >>> model = keras.Sequential([keras.Input((64,)), iterand_tf.SubnetDense(10, name="head")])
     >>> print(inspect(export.export_saved_model(model, tempfile.mkdtemp()).path).splitlines()[1].split()[:4])

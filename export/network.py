@@ -15,8 +15,10 @@ from export.fold import fold_batch_normalization
 from export.pack import round_values
 from iterand_tf import subnet_layers
 
-_KERNEL_DTYPES = ("float32", "bfloat16", "float16")  # those that float32 holds
-_EFFECTIVE_KERNEL = "effective_kernel"  # the method of SubnetLayer
+# The types whose values float32 holds.
+_KERNEL_DTYPES = ("float32", "bfloat16", "float16")
+# The method of SubnetLayer that is replaced while a network computes with given kernels.
+_EFFECTIVE_KERNEL = "effective_kernel"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +112,8 @@ class Network:
         def tensor(variable):
             if id(variable) in given:
                 return keras.ops.cast(given[id(variable)], variable.dtype)
-            return keras.ops.zeros(variable.shape, variable.dtype)  # scores, which nothing reads
+            # The others are scores, which nothing reads.
+            return keras.ops.zeros(variable.shape, variable.dtype)
 
         groups = (self.model.trainable_variables, self.model.non_trainable_variables)
         with _kernels_as_given(self.model):

@@ -58,6 +58,8 @@ def round_values(kernel: np.ndarray, dtype: str) -> np.ndarray:
     Raises:
         ValueError: if the type is unknown, or a finite value too large for it.
 
+    Example:
+
     >>> round_values(np.arange(300, dtype=np.float32) / 3, "bfloat16")[1].item()
     0.333984375
     """
@@ -83,6 +85,8 @@ def encode(kernel: np.ndarray, dtype: str = "float32") -> PackedKernel:
 
     Raises:
         ValueError: if the kernel is not float32, or as `round_values`.
+
+    Example:
 
     >>> packed = encode(np.array([[0.5, 0.0, -0.5]] * 100, np.float32))
     >>> packed.coding, packed.num_bytes < 100
@@ -113,6 +117,8 @@ def encode(kernel: np.ndarray, dtype: str = "float32") -> PackedKernel:
 def decode(packed: PackedKernel) -> np.ndarray:
     """The kernel that was encoded.
 
+    Example:
+
     >>> decode(encode(np.array([1.0, 0.0], np.float32))).tolist()
     [1.0, 0.0]
     """
@@ -132,6 +138,8 @@ def decode(packed: PackedKernel) -> np.ndarray:
 
 def symbols_per_byte(base: int) -> int:
     """How many symbols of base `base` fit a byte.
+
+    Example:
 
     >>> [symbols_per_byte(base) for base in (1, 2, 3, 4, 16)]
     [8, 8, 5, 4, 2]

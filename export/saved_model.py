@@ -85,4 +85,5 @@ def _drop_hints(path):
             for name in ("_output_shapes", "_user_specified_name"):
                 attributes.attr.pop(name, None)
     file.write_bytes(contents.SerializeToString(deterministic=True))
-    (path / "fingerprint.pb").unlink()  # of the file as it was
+    # The fingerprint is that of the file as it was.
+    (path / "fingerprint.pb").unlink()

@@ -45,7 +45,8 @@ def write_warmup(path: pathlib.Path, input_shape: tuple[int, ...]) -> None:
     log = prediction_log_pb2.PredictionLog()
     request = log.predict_log.request
     request.model_spec.signature_name = "serving_default"
-    zeros = request.inputs[INPUT_NAME]  # one value, which stands for all
+    # One value stands for all.
+    zeros = request.inputs[INPUT_NAME]
     zeros.CopyFrom(tf.make_tensor_proto(0.0, tf.float32, shape=input_shape))
     with tf.io.TFRecordWriter(str(path / DIRECTORY / WARMUP)) as writer:
         writer.write(log.SerializeToString())

@@ -34,7 +34,8 @@ def write_tflite(dense: pathlib.Path, path: pathlib.Path, calibration: np.ndarra
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type, converter.inference_output_type = tf.uint8, tf.int8
     try:
-        with warnings.catch_warnings(action="ignore"):  # of an interpreter that the converter itself uses
+        # The converter itself uses an interpreter that warns.
+        with warnings.catch_warnings(action="ignore"):
             contents = converter.convert()
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -13,7 +13,8 @@ import tensorflow as tf
 from export.pack import PackedKernel, symbols_per_byte
 from export.unsaved_variable import unsaved_variable
 
-_SHARE_A_BYTE = 16  # the largest base of which two symbols fit a byte
+# The largest base of which two symbols fit a byte.
+_SHARE_A_BYTE = 16
 
 
 class PackedKernels(tf.saved_model.experimental.TrackableResource):
@@ -42,7 +43,8 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
         self._initialize()
 
     def _create_resource(self):
-        return tf.constant(0)  # the variables hold the state
+        # The variables hold the state.
+        return tf.constant(0)
 
     def _initialize(self):
         parts = _parts(self._packed)
@@ -71,6 +73,8 @@ def _parts(packed):
 
 def unpack(packed: PackedKernel) -> tf.Tensor:
     """The kernel, by operations that a SavedModel holds.
+
+    Example:
 
     >>> from export.pack import encode
     >>> unpack(encode(np.array([1.0, 0.0], np.float32))).numpy().tolist()
@@ -111,7 +115,8 @@ def _of_symbols(codes, table):
 def _of_mask(codes, kept_values):
     bits = tf.bitwise.right_shift(_bytes(codes)[:, tf.newaxis], tf.constant([list(range(8))], tf.uint8)) & 1
     kept = tf.cast(tf.reshape(bits, [-1]), tf.int32)
-    with_zero = tf.concat([kept_values, [0.0]], axis=0)  # a scatter would add, which loses negative zeros
+    # A scatter would add, which loses negative zeros.
+    with_zero = tf.concat([kept_values, [0.0]], axis=0)
     return tf.gather(with_zero, tf.where(kept > 0, tf.cumsum(kept) - 1, tf.size(kept_values)))
 
 

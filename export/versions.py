@@ -55,7 +55,8 @@ def written_whole(directory: pathlib.Path, targets: dict[str, pathlib.Path]) -> 
     ]
     renamed = []
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # left behind by a killed process that had our number
+        # A killed process that had our number may have left one behind.
+        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         paths = {name: temporary / name for name in targets}
         yield paths
@@ -67,7 +68,8 @@ def written_whole(directory: pathlib.Path, targets: dict[str, pathlib.Path]) -> 
         for path in (*renamed, temporary):
             shutil.rmtree(path, ignore_errors=True)
         for path in sorted(missing, key=lambda path: len(path.parts), reverse=True):
-            with contextlib.suppress(OSError):  # not empty
+            # A directory that is not empty stays.
+            with contextlib.suppress(OSError):
                 path.rmdir()
         if isinstance(error, OSError | tf.errors.OpError):
             raise ExportError(f"{directory} could not be written: {error}.") from error

@@ -29,6 +29,8 @@ class Rerandomize(keras.callbacks.Callback):
     Raises:
         ValueError: if `period` or `rate` is out of range, or, when training begins, if the model has no Subnet layer.
 
+    Example:
+
     >>> import iterand_tf
     >>> model = keras.Sequential([iterand_tf.SubnetDense(1, seed=0)])
     >>> model.compile("sgd", "mse")
@@ -114,6 +116,8 @@ def current_step(model: keras.Model) -> int:
 
 def flip_ratio(before: list[np.ndarray], after: list[np.ndarray]) -> float:
     """Fraction of all mask entries that differ between two lists of masks of equal shapes.
+
+    Example:
 
     >>> flip_ratio([np.array([1, 0, 1, 0])], [np.array([1, 0, 0, 1])])
     0.5

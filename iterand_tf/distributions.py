@@ -35,6 +35,8 @@ def sample(name: str, shape: Sequence[int], seed: int, scale: float = 1.0) -> An
     Raises:
         ValueError: if `name` or `scale` is out of range.
 
+    Example:
+
     >>> sample("signed_constant", (2, 1), seed=0).shape
     TensorShape([2, 1])
     """

@@ -35,7 +35,8 @@ class StopRequest:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         message = f"{signal.Signals(number).name}: saving after this step; once more ends at once\n"
-        os.write(2, message.encode())  # print may be in the midst of a line
+        # The process may be in the midst of a print.
+        os.write(2, message.encode())
 
 
 @contextlib.contextmanager

@@ -26,6 +26,8 @@ _LARGEST_SUBNORMAL = np.int32(0x007FFFFF)
 def num_kept(size: int, sparsity: float) -> int:
     """Number of ones in a mask of `size` entries: `size - round(sparsity * size)`.
 
+    Example:
+
     >>> num_kept(10, 0.6)
     4
     """
@@ -46,6 +48,8 @@ def topk_mask(scores: Any, sparsity: float) -> Any:
 
     Raises:
         ValueError: if `sparsity` is not in [0, 1) or the shape is not static.
+
+    Example:
 
     >>> topk_mask([3.0, -1.0, 2.0, 2.0], sparsity=0.5).numpy().tolist()
     [1.0, 0.0, 1.0, 0.0]
@@ -68,6 +72,8 @@ def straight_through_mask(scores: Any, sparsity: float) -> Any:
 
     The forward value is the mask bit for bit; the gradient with respect to `scores` is the gradient with respect
     to the mask, unchanged. Arguments, result and errors are those of `topk_mask`.
+
+    Example:
 
     >>> straight_through_mask([0.5, -0.5], sparsity=0.5).numpy().tolist()
     [1.0, 0.0]
@@ -92,7 +98,8 @@ def _selection(size: int) -> Callable[[Any, Any], Any]:
     import tensorflow as tf
 
     signature = [tf.TensorSpec((size,), tf.float32), tf.TensorSpec((), tf.int32)]
-    select = functools.partial(_select_largest)  # an object for each size: TensorFlow warns of one traced for many
+    # An object for each size: TensorFlow warns of one function that is traced for many.
+    select = functools.partial(_select_largest)
     return tf.function(select, input_signature=signature, jit_compile=True, autograph=False)
 
 

@@ -20,6 +20,8 @@ class RerandomizationSchedule:
     Raises:
         ValueError: if `period` or `rate` is out of range.
 
+    Example:
+
     >>> list(RerandomizationSchedule(period=300, rate=0.1).steps_between(299, 900))
     [300, 600, 900]
     """
@@ -41,6 +43,8 @@ class RerandomizationSchedule:
 def redrawn_entries(mask: Any, rate: float, seed: int) -> Any:
     """Boolean tensor of the shape of `mask`: each pruned entry (mask 0) independently with probability `rate`.
 
+    Example:
+
     >>> redrawn_entries([1.0, 0.0], rate=1.0, seed=0).numpy().tolist()
     [False, True]
     """
@@ -61,6 +65,8 @@ def rerandomize(kernel: Any, mask: Any, fresh_kernel: Any, rate: float, seed: in
 
     Returns:
         A tensor like `kernel`. Kept entries come back bit for bit.
+
+    Example:
 
     >>> rerandomize([1.0, 2.0], [1.0, 0.0], [7.0, 8.0], rate=1.0, seed=0).numpy().tolist()
     [1.0, 8.0]

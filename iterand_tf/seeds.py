@@ -11,6 +11,8 @@ from iterand_tf import checks
 def fold(seed: int, *parts: int | str) -> int:
     """Returns a seed in [0, 2**31) that depends on `seed` and on every part, in order.
 
+    Example:
+
     >>> fold(1, "conv1", 300) == fold(1, "conv1", 300) != fold(1, "conv2", 300)
     True
     """

@@ -56,6 +56,8 @@ class SparsityReport:
 def sparsity_report(model: keras.Model) -> SparsityReport:
     """Reports the weights kept and removed of every Subnet layer of a built model.
 
+    Example:
+
     >>> import iterand_tf
     >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(5, sparsity=0.75, name="head")])
     >>> print(sparsity_report(model))

@@ -47,6 +47,8 @@ def load(
     Raises:
         DataError: if the dataset is missing, empty or broken, or its labels are outside the class range.
 
+    Example:
+
     >>> splits = load("digits")
     >>> splits.train.num_examples, splits.validation.num_examples, splits.test.num_examples
     (1293, 144, 360)

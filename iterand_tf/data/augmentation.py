@@ -16,7 +16,8 @@ CROP_PADDING = 4
 _AREA = (0.08, 1.0)
 _LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
 _CANDIDATES = 10
-_CENTRE_FRACTION = 224 / 256  # as the ImageNet experiments: shorter side to 256, then the centre 224
+# The ImageNet experiments resize the shorter side to 256 pixels and take the centre 224.
+_CENTRE_FRACTION = 224 / 256
 
 
 def random_boxes(count: int, height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -98,7 +99,8 @@ def policy(name: str, seed: int) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Te
     """
     if name not in KERAS_CV_POLICIES:
         return lambda images, labels: (images, labels)
-    import keras_cv  # seconds to import, and needed for these policies only
+    # Importing keras_cv takes seconds, and these policies alone need it.
+    import keras_cv
 
     layer = {
         "randaugment": lambda: keras_cv.layers.RandAugment(value_range=(0, 255), seed=seed, dtype="float32"),
@@ -134,7 +136,8 @@ def random_crop_of_encoded(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf
         return tf.cast(_boxes(area, ratio, uniform[:, -3:-1], height, width)[0], tf.int32)
 
     image = _decode_window(encoded, crop_window, dct_method="INTEGER_FAST", fancy_upscaling=False)
-    image = tf.cast(tf.image.resize(image, (size, size)) + 0.5, tf.uint8)  # rounds
+    # The cast cuts off, so that adding a half rounds.
+    image = tf.cast(tf.image.resize(image, (size, size)) + 0.5, tf.uint8)
     image = tf.cond(uniform[0, -1] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
     return tf.ensure_shape(image, (size, size, 3))
 

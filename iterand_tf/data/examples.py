@@ -20,7 +20,8 @@ _PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") e
 # Images decoded at a time. They stay in order, so a large one would keep processors waiting if there were no more of
 # them than processors; AUTOTUNE would begin with one.
 DECODERS = 2 * _PROCESSORS
-_READ_AHEAD = 64  # records
+# Records and batches that are prepared before they are asked for.
+_READ_AHEAD = 64
 _BATCHES_AHEAD = 2
 _WHOLE = Shard()
 
@@ -195,7 +196,8 @@ class EncodedExamples:
         if not shard.is_whole:
             records = records.filter(is_ours)
         first, last = span(tf.range(num_batches(self.num_examples, batch_size), dtype=tf.int64))
-        sizes = tf.roll(last - first, -first_batch, axis=0)  # of the batches of each epoch, over and over
+        # The sizes of the batches of each epoch, over and over.
+        sizes = tf.roll(last - first, -first_batch, axis=0)
 
         def parse_and_decode(index, record):
             encoded, label = self.parse(record)
@@ -215,8 +217,10 @@ class EncodedExamples:
 def _ahead(batches):
     """Has batches made ahead, without what would only cost time here: decoding alone keeps all processors busy."""
     options = tf.data.Options()
-    options.threading.max_intra_op_parallelism = 1  # no operation is divided among threads
-    options.autotune.enabled = False  # it would measure every element
+    # Images are decoded side by side, so no operation is divided among threads.
+    options.threading.max_intra_op_parallelism = 1
+    # Autotuning would measure every element.
+    options.autotune.enabled = False
     return batches.prefetch(_BATCHES_AHEAD).with_options(options)
 
 

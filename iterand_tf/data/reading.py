@@ -21,6 +21,8 @@ _UNREADABLE = (
 def reading(dataset: str) -> Iterator[None]:
     """Within, what cannot be read or decoded is a DataError that names the dataset.
 
+    Example:
+
     >>> with reading("folder:pictures"):
     ...     tf.io.decode_jpeg(b"no picture")
     Traceback (most recent call last):
@@ -41,5 +43,6 @@ def reason(error: tf.errors.OpError) -> str:
     lines = [line for line in lines if line and not line.startswith("[[")]
     if not lines:
         return type(error).__name__
-    line = lines[-1] if lines[0] == "Graph execution error:" else lines[0]  # the call stack comes before
+    # Of an error in a graph the call stack comes before the reason.
+    line = lines[-1] if lines[0] == "Graph execution error:" else lines[0]
     return re.sub(r"^Error in user-defined function passed to .*? with iterator: \S+: ", "", line).rstrip(".")

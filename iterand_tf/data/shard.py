@@ -20,6 +20,8 @@ class Shard:
         first: number of the worker's first replica.
         count: replicas of the worker.
 
+    Example:
+
     >>> Shard(num_replicas=2).bounds(13, 1)
     (6, 13)
     """
@@ -86,6 +88,8 @@ class Shard:
 
         Raises:
             UserError: if there is none.
+
+        Example:
 
         >>> Shard(num_replicas=4).evaluation_batch_size(33, 16)
         14

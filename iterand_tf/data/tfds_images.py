@@ -11,11 +11,14 @@ from iterand_tf.data.splits import Splits, num_held_out, split_arrays
 from iterand_tf.errors import DataError
 
 DEFAULT_IMAGE_SIZE = 224
-MEMORY_LIMIT_BYTES = 4 * 2**30  # decoded images above this are decoded as they are read
+# Datasets whose decoded images take more than this are decoded as they are read.
+MEMORY_LIMIT_BYTES = 4 * 2**30
 _READ_BATCH = 1000
-_SHUFFLE_BUFFER = 2048  # records
+# Records that are shuffled at a time.
+_SHUFFLE_BUFFER = 2048
 _PARALLEL_SHARDS = 16
-_TEST_SPLITS = {"imagenet2012": "validation"}  # where the split named test has no labels
+# Datasets whose split named test has no labels.
+_TEST_SPLITS = {"imagenet2012": "validation"}
 
 
 def load_tfds(
@@ -97,7 +100,8 @@ def _prepared_builder(name: str, data_dir: str) -> Any:
         raise DataError(
             f"--dataset={name} is not digits, folder:PATH or a dataset that TFDS knows ({_first_line(error)})."
         ) from error
-    except Exception as error:  # of whatever reads its description
+    except Exception as error:
+        # Whatever reads the dataset's description fails in its own way.
         raise DataError(
             f"--dataset={name} in --data_dir={data_dir} is damaged ({_first_line(error)}); prepare it anew."
         ) from error

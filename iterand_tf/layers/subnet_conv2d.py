@@ -148,7 +148,8 @@ class SubnetConv2D(SubnetLayer):
                 "the input channels must be known, and groups must divide them. "
                 f"Received: {self.groups=}, {input_shape=}"
             )
-        self.compute_output_shape(input_shape)  # raises where the kernel is larger than the image
+        # Raises where the kernel is larger than the image.
+        self.compute_output_shape(input_shape)
         self.add_kernel((*self.kernel_size, channels // self.groups, self.filters))
 
     def call(self, inputs):

@@ -9,6 +9,7 @@ from keras import ops
 
 from iterand_tf import distributions, seeds
 from iterand_tf.layers.subnet_options import OPTION_NAMES, SCORE_TRANSFORMS, SubnetOptions
+from iterand_tf.layers.walk import all_layers
 from iterand_tf.masks import num_kept, straight_through_mask, topk_mask
 from iterand_tf.rerandomization import redrawn_entries, rerandomize
 
@@ -75,6 +76,7 @@ class SubnetLayer(keras.layers.Layer):
         self.bias_regularizer = stock.bias_regularizer
         self.bias_constraint = stock.bias_constraint
         self.bias = None
+        self.supports_masking = stock.supports_masking
 
     def add_kernel(self, shape: Sequence[int]) -> None:
         """Creates `kernel` and `scores`, and where the layer has one a bias with an entry for each output channel.
@@ -214,7 +216,7 @@ def _without_kernel_training(config):
 
 
 def subnet_layers(model: keras.layers.Layer) -> Iterator[SubnetLayer]:
-    """All Subnet layers of a model or layer, nested ones included, each once, in the order of creation in the tree.
+    """All Subnet layers of a model or layer, nested ones included, each once, in the model's order.
 
     Example:
 
@@ -223,4 +225,4 @@ def subnet_layers(model: keras.layers.Layer) -> Iterator[SubnetLayer]:
     >>> len(list(subnet_layers(model)))
     2
     """
-    return (layer for layer in model._flatten_layers() if isinstance(layer, SubnetLayer))
+    return (layer for layer in all_layers(model) if isinstance(layer, SubnetLayer))

@@ -24,7 +24,8 @@ def start(count: int, command: list[str], **options) -> list[subprocess.Popen]:
         **options: of `subprocess.Popen`.
     """
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
-    workers = []  # each in a session of its own: Ctrl-C reaches them through `main` alone, once
+    # Each is in a session of its own, so that Ctrl-C reaches it through `main` alone, once.
+    workers = []
     for index in range(count):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         environment = os.environ | {"TF_CONFIG": json.dumps(task)}
@@ -53,7 +54,8 @@ def main(arguments: list[str]) -> int:
         print("error: write python iterand_tf/strategies/local_workers.py COUNT SCRIPT [ARGUMENT ...]", file=sys.stderr)
         return 1
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the workers are known
+    # Signals wait until there are workers to pass them on to.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     workers = start(int(arguments[0]), arguments[1:], preexec_fn=_unblock_signals)
 
     def pass_on(number, frame):
@@ -65,7 +67,8 @@ def main(arguments: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     codes = [worker.wait() for worker in workers]
     failed = next((code for code in codes if code), 0)
-    return failed if failed >= 0 else 128 - failed  # as a shell says it of a signal
+    # A shell, too, says 128 and the number of the signal.
+    return failed if failed >= 0 else 128 - failed
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ import time
 from iterand_tf.errors import LostWorkerError, UserError
 
 _WAITING = b"iterand_tf waits"
-_PAUSE = 0.1  # seconds between two rounds of asking
-_ANSWER = 1.0  # seconds to wait for one
+# Seconds between two rounds of asking, and to wait for an answer.
+_PAUSE = 0.1
+_ANSWER = 1.0
 
 
 def wait_for_workers(addresses: list[str], own: int, patience: float = 3600.0) -> None:
@@ -63,7 +64,8 @@ def _listen(address):
 
 
 def _answer(server):
-    with contextlib.suppress(OSError):  # nobody has asked, or is gone again
+    # Nobody may have asked, or whoever asked may be gone again.
+    with contextlib.suppress(OSError):
         while True:
             asking, _ = server.accept()
             with asking:

@@ -29,6 +29,8 @@ def make_strategy(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy
     Raises:
         UserError: if there are not several devices or workers, or TF_CONFIG is wrong.
 
+    Example:
+
     >>> make_strategy("one_device") is None
     True
     """

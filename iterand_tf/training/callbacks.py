@@ -145,7 +145,8 @@ class SaveState(keras.callbacks.Callback):
         done = self._first_batch + batch + 1
         signal_number = self._should_stop()
         if done >= self._steps_per_epoch:
-            return  # the epoch's end saves
+            # The end of the epoch saves.
+            return
         step = current_step(self.model)
         due = self._checkpoint_steps and step // self._checkpoint_steps > self._saved_step // self._checkpoint_steps
         if due or signal_number:

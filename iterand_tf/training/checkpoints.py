@@ -23,6 +23,8 @@ class Checkpoints:
         directory: created when the first is saved; its parent must exist.
         max_to_keep: older files are removed, and what a process that was killed has left.
 
+    Example:
+
     >>> import tempfile
     >>> checkpoints = Checkpoints(pathlib.Path(tempfile.mkdtemp()), max_to_keep=1)
     >>> checkpoints.save(3, {"epoch": 1}, {"kernel": np.ones(2)})
@@ -71,7 +73,8 @@ class Checkpoints:
                 with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                     arrays = {name: archive[name] for name in archive.files}
                 return json.loads(arrays.pop(_PROGRESS).tobytes()), arrays
-            except Exception as error:  # a damaged archive fails in many ways
+            except Exception as error:
+                # A damaged archive fails in many ways.
                 print(f"warning: {path} cannot be read ({error}); trying the checkpoint before it", file=sys.stderr)
                 self._unreadable.add(path)
         if files:

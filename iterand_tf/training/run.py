@@ -74,7 +74,8 @@ def train(config: Config) -> TrainResult:
     model_dir = ModelDir.for_run(config) if chief else ModelDir(pathlib.Path(config.run.model_dir).expanduser())
     with environment(config):
         splits = load_data(config)
-        if splits.validation:  # before anything is written
+        # Refuse before anything is written.
+        if splits.validation:
             shard = data.Shard(num_replicas(strategy))
             shard.evaluation_batch_size(splits.validation.num_examples, config.data.batch_size)
         steps_per_epoch = math.ceil(splits.train.num_examples / config.data.batch_size)
@@ -152,7 +153,8 @@ class _Job:
         methods = method_callbacks(self.config)
         state = TrainingState(self.model, Checkpoints(self.model_dir.checkpoints, run.max_checkpoints), *methods)
         resumed = state.restore() if run.resume else False
-        later = (self.model_dir.tensorboard, self.model_dir.metrics, self.model_dir.best_model)  # than a checkpoint
+        # A checkpoint is written before any of these.
+        later = (self.model_dir.tensorboard, self.model_dir.metrics, self.model_dir.best_model)
         if run.resume and not resumed and any(path.exists() for path in later):
             raise ModelDirError(f"--model_dir={run.model_dir} has lost all of its checkpoints; train anew elsewhere.")
         if workers_differ(self.strategy, state.step):
@@ -170,10 +172,12 @@ class _Job:
         try:
             with data.reading(self.config.data.dataset), self.model_dir.being_written():
                 if not resumed:
-                    state.save(self.chief)  # so that a run without checkpoints has lost them
+                    # From now on a run without checkpoints has lost them.
+                    state.save(self.chief)
                 self._fit(state, methods, metrics_file)
         except DataError:
-            if self.chief and not (run.resume or state.epoch or state.batch):  # nothing is lost
+            # Nothing was trained, so nothing is lost.
+            if self.chief and not (run.resume or state.epoch or state.batch):
                 self.model_dir.remove()
             raise
         if not self.chief:
@@ -181,7 +185,8 @@ class _Job:
         last = load_model(self.model_dir, "last") if self.strategy else self.model
         with data.reading(self.config.data.dataset):
             result = _result(last, self.config, self.splits, self.model_dir, state, metrics_file)
-        self.model_dir.write_result(finished | result)  # what an export has added stays
+        # What an export has added to the result of a finished run stays.
+        self.model_dir.write_result(finished | result)
         return TrainResult(self.model_dir, result)
 
     def _fit(self, state, methods, metrics_file):
@@ -198,7 +203,8 @@ class _Job:
                 self._fit_epochs(state.epoch, state.epoch + 1, state.batch, callbacks)
             if state.epoch < epochs:
                 self._fit_epochs(state.epoch, epochs, 0, callbacks)
-        if self.chief and not self.model_dir.best_model.exists():  # no epoch was asked for
+        # Where no epoch was asked for, the first network is the best.
+        if self.chief and not self.model_dir.best_model.exists():
             save_model(self.model, self.model_dir.best_model)
 
     def _fit_epochs(self, first_epoch, epochs, first_batch, callbacks):
@@ -250,7 +256,8 @@ def _result(last, config, splits, model_dir, state, metrics_file):
     """The contents of result.json, computed on one device; `last` is the last network."""
     best = load_model(model_dir, "best")
     rows = metrics_file.rows
-    speeds = [float(row["images_per_second"]) for row in rows[1:] or rows]  # the first epoch also compiles
+    # The first epoch also compiles.
+    speeds = [float(row["images_per_second"]) for row in rows[1:] or rows]
     total = sparsity_report(best).total
     num_weights = total.num_weights or num_kernel_entries(best)
     last_accuracy = rows and rows[-1].get("val_accuracy")

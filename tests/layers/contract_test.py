@@ -4,6 +4,8 @@ A new layer is covered by adding rows to CASES.
 """
 
 import contextlib
+import dataclasses
+import inspect
 import subprocess
 import sys
 
@@ -11,9 +13,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from capabilities import NO_CHANNELS_FIRST, runs_channels_first
 
 import iterand_tf
 from iterand_tf import SubnetConv2D, SubnetDense, SubnetLayer
+from iterand_tf.layers.subnet_options import SubnetOptions
 
 # name: (class, stock arguments, input shape)
 CASES = {
@@ -48,6 +52,9 @@ MORE_ARGUMENTS = {
 
 @pytest.fixture(params=CASES)
 def case(request):
+    _, arguments, _ = CASES[request.param]
+    if arguments.get("data_format") == "channels_first" and not runs_channels_first():
+        pytest.skip(NO_CHANNELS_FIRST)
     return CASES[request.param]
 
 
@@ -63,6 +70,75 @@ def test_the_table_holds_every_layer():
         value for value in vars(iterand_tf).values() if isinstance(value, type) and issubclass(value, SubnetLayer)
     }
     assert layers - {SubnetLayer} == {cls for cls, _, _ in CASES.values()}
+
+
+ABOUT_TRAINING_THE_KERNEL = (
+    "kernel_initializer", "kernel_regularizer", "kernel_constraint", "lora_rank", "lora_alpha", "quantization_config"
+)  # fmt: skip
+
+
+def parameters(cls):
+    return {each.name: each.default for each in inspect.signature(cls).parameters.values()}
+
+
+@pytest.mark.parametrize("cls", sorted({cls for cls, _, _ in CASES.values()}, key=str))
+def test_the_signature_is_the_stock_layers_and_then_the_methods(cls):
+    stock = parameters(cls.stock_class) | {"use_bias": False}
+    kept = {name: default for name, default in stock.items() if name not in (*ABOUT_TRAINING_THE_KERNEL, "kwargs")}
+    options = {field.name: field.default for field in dataclasses.fields(SubnetOptions)}
+    ours = parameters(cls)
+    assert list(ours) == [*kept, *options, "seed", "kwargs"]
+    assert ours == kept | options | {"seed": None, "kwargs": inspect.Parameter.empty}
+    for name in (*options, "seed"):
+        assert inspect.signature(cls).parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+    for name in ours:
+        assert f"{name}:" in inspect.getdoc(cls) or name == "kwargs"
+
+
+def stock_of(case):
+    cls, arguments, _ = case
+    return cls.stock_class(**{"use_bias": False} | arguments)
+
+
+def open_shape(case):
+    """The shape of the inputs with all sizes open but that of the channels."""
+    _, arguments, shape = case
+    channel_axis = 1 if arguments.get("data_format") == "channels_first" else len(shape) - 1
+    return tuple(size if axis == channel_axis else None for axis, size in enumerate(shape))
+
+
+def test_a_symbolic_call_gives_what_the_stock_layers_does(case):
+    layer, _ = built(case)
+    for shape in (case[2], open_shape(case)):
+        ours, stock = (each(keras.KerasTensor(shape)) for each in (layer, stock_of(case)))
+        assert (ours.shape, ours.dtype) == (stock.shape, stock.dtype)
+        assert layer.compute_output_shape(shape) == stock.shape
+
+
+def test_sizes_may_be_open(case):
+    layer, inputs = built(case)
+    function = tf.function(layer.__call__, input_signature=[tf.TensorSpec(open_shape(case))], autograph=False)
+    np.testing.assert_allclose(function(inputs), layer(inputs), rtol=1e-5, atol=1e-6)
+
+
+def test_masks_are_treated_as_by_the_stock_layer(case):
+    layer, stock = built(case)[0], stock_of(case)
+    assert layer.supports_masking == stock.supports_masking
+    if layer.supports_masking:
+        mask = tf.constant([[True, False]])
+        assert layer.compute_mask(None, mask) is mask
+
+
+def test_losses_are_those_of_the_stock_layer(case):
+    cls, arguments, shape = case
+    regularizers = {"activity_regularizer": "l1", "bias_regularizer": "l2"}
+    layer = cls(**arguments | regularizers)
+    inputs = tf.random.stateless_normal(shape, seed=(1, 2))
+    layer(inputs)
+    stock = layer.to_stock()
+    stock(inputs)
+    assert len(layer.losses) == len(stock.losses) == 1 + layer.use_bias
+    np.testing.assert_allclose(layer.losses, stock.losses, rtol=1e-5)
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.4, 0.9])

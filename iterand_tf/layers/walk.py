@@ -1,0 +1,47 @@
+"""A walk through a model's layers, nested ones included."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+
+def all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layer itself and all layers inside it, each once, in the model's order.
+
+    The layers of a model are those of `model.layers`. Those of any other layer, such as a wrapper or a layer of your
+    own, are found in its attributes, in lists, tuples and dictionaries there too, in the order in which they were
+    assigned.
+
+    Args:
+        layer: a model or a layer.
+
+    Example:
+
+    >>> inner = keras.Sequential([keras.layers.Dense(1, name="a"), keras.layers.Dense(1, name="b")], name="inner")
+    >>> model = keras.Sequential([inner, keras.layers.Dense(1, name="c")], name="outer")
+    >>> [layer.name for layer in all_layers(model)]
+    ['outer', 'inner', 'a', 'b', 'c']
+    """
+    return _walk(layer, set())
+
+
+def _walk(layer, seen):
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    yield layer
+    held = layer.layers if isinstance(layer, keras.Model) else vars(layer)
+    for inner in _layers_in(held):
+        yield from _walk(inner, seen)
+
+
+def _layers_in(value: Any) -> Iterator[keras.layers.Layer]:
+    if isinstance(value, keras.layers.Layer):
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _layers_in(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _layers_in(each)

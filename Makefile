@@ -1,5 +1,6 @@
 # make quickstart   train, evaluate and export on the bundled digits
 # make test         lint and all tests that CI needs;  make test-all  the slow ones too
+# make test-lowest  the library's tests with the lowest versions that pyproject.toml names
 # make build-file   writes BUILD from the imports
 # make bench        the figures of docs/performance.md; those that need data: make bench-data DATA_DIR=TFDS_ROOT
 
@@ -7,8 +8,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LOWEST := .venv-lowest
+LIBRARY_TESTS := tests/masks_test.py tests/distributions_test.py tests/rerandomization_test.py tests/layers \
+    tests/callbacks_test.py tests/optimization_test.py tests/models_test.py tests/export
 
-.PHONY: quickstart lint test test-all build-file bench bench-data
+.PHONY: quickstart lint test test-all test-lowest build-file bench bench-data
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +32,16 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -q
+
+$(LOWEST)/.ready: pyproject.toml tests/lowest_versions.py
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) tests/lowest_versions.py > $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -r $(LOWEST)/requirements.txt pytest hypothesis
+	touch $@
+
+test-lowest: $(LOWEST)/.ready
+	cat $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/python -m pytest -q -m "not slow" $(LIBRARY_TESTS)
 
 build-file:
 	$(PYTHON) tests/build_file.py

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -72,7 +73,7 @@ class Artifact:
             network, packed = (self.rounded, self.packed) if name == "packed" else (self.network, None)
             write_saved_model(network, path, self.input_shape, packed, self.decode, self.labels)
         value_bytes = 1 if name == "tflite" and self.tflite_int8 else 4
-        records = [
+        records: list[dict[str, Any]] = [
             {
                 "name": kernel.name,
                 "shape": kernel.values.shape,

@@ -1,6 +1,8 @@
 """Callbacks of main.py's training: speed, metrics.csv, shared statistics, best.keras, last state, one line an epoch."""
 
+import contextlib
 import csv
+import errno
 import io
 import math
 import os
@@ -10,8 +12,10 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from iterand_tf.callbacks import current_step
+from iterand_tf.data.reading import reason
 from iterand_tf.errors import DivergedError
 from iterand_tf.files import write_atomically
 from iterand_tf.interruption import InterruptedRunError
@@ -74,6 +78,48 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+class EventFiles(keras.callbacks.TensorBoard):
+    """TensorBoard's files, whose errors of writing are OSErrors, as those of the run's other files are.
+
+    TensorFlow writes these files. Its errors, such as one of a full disk, are of the same classes as those of a
+    training step, such as one of full memory, so they are told apart by where they come from.
+
+    Args:
+        directory: of the files.
+    """
+
+    def __init__(self, directory: pathlib.Path):
+        super().__init__(str(directory), write_graph=False)
+
+    def set_model(self, model):
+        with _errors_as_oserror():
+            super().set_model(model)
+
+    def on_train_begin(self, logs=None):
+        with _errors_as_oserror():
+            super().on_train_begin(logs)
+
+    def on_test_end(self, logs=None):
+        with _errors_as_oserror():
+            super().on_test_end(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        with _errors_as_oserror():
+            super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs=None):
+        with _errors_as_oserror():
+            super().on_train_end(logs)
+
+
+@contextlib.contextmanager
+def _errors_as_oserror():
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(errno.EIO, reason(error)) from error
 
 
 class ShareStatistics(keras.callbacks.Callback):

@@ -5,21 +5,14 @@ import dataclasses
 import datetime
 import json
 import pathlib
-import re
 import shutil
 from collections.abc import Iterator
 from typing import Any, Self
 
-import tensorflow as tf
-
-from iterand_tf.data.reading import reason
 from iterand_tf.errors import ModelDirError
 from iterand_tf.files import check_writable, locked, temporary_of, write_atomically
 from iterand_tf.training.config import Config
 from iterand_tf.training.flags_file import changed_flags, flags_text
-
-# In errors of TensorFlow, which writes what TensorBoard reads.
-_WRITING = re.compile("No space left on device|events writer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +122,10 @@ class ModelDir:
         except BrokenPipeError:
             # The standard output was closed, which main.py knows how to end.
             raise
-        except (OSError, tf.errors.OpError) as error:
-            if isinstance(error, tf.errors.OpError) and not _WRITING.search(error.message):
-                raise
-            why = error.strerror if isinstance(error, OSError) else reason(error)
+        except OSError as error:
             raise ModelDirError(
-                f"--model_dir={self.path} could not be written ({why}); make room and continue with --resume."
+                f"--model_dir={self.path} could not be written ({error.strerror}); make room and continue with "
+                "--resume."
             ) from error
 
     def write_result(self, result: dict[str, Any]) -> None:

@@ -39,7 +39,15 @@ from iterand_tf.training.assembly import (
     loss_and_metrics,
     method_callbacks,
 )
-from iterand_tf.training.callbacks import EpochLine, MetricsFile, SaveState, ShareStatistics, Throughput, save_model
+from iterand_tf.training.callbacks import (
+    EpochLine,
+    EventFiles,
+    MetricsFile,
+    SaveState,
+    ShareStatistics,
+    Throughput,
+    save_model,
+)
 from iterand_tf.training.checkpoints import Checkpoints
 from iterand_tf.training.config import Config
 from iterand_tf.training.flags_file import binding_flags
@@ -246,7 +254,7 @@ class _Job:
             *methods,
             Throughput(self.splits.train.num_examples, self.config.data.batch_size),
             metrics_file,
-            keras.callbacks.TensorBoard(str(self.model_dir.tensorboard), write_graph=False),
+            EventFiles(self.model_dir.tensorboard),
             *([] if sys.stdout.isatty() else [EpochLine(self.config.training.epochs)]),
             save,
         ]

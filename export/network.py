@@ -93,9 +93,10 @@ class Network:
 
     @property
     def other_weights(self) -> list[keras.Variable]:
-        """The variables that are neither kernels nor scores."""
+        """The variables that an answer depends on beside the kernels: no scores, and no counts of draws."""
         without = {id(kernel.variable) for kernel in self.kernels}
-        without |= {id(layer.scores) for layer in subnet_layers(self.model)}
+        for layer in subnet_layers(self.model):
+            without |= {id(variable) for variable in (layer.scores, layer.num_draws, layer.rerandomized_at)}
         return [variable for variable in self.model.variables if id(variable) not in without]
 
     def logits(self, image: Any, kernels: Sequence[Any], other_weights: Sequence[Any]) -> Any:
@@ -112,7 +113,7 @@ class Network:
         def tensor(variable):
             if id(variable) in given:
                 return keras.ops.cast(given[id(variable)], variable.dtype)
-            # The others are scores, which nothing reads.
+            # Nothing reads the others.
             return keras.ops.zeros(variable.shape, variable.dtype)
 
         groups = (self.model.trainable_variables, self.model.non_trainable_variables)

@@ -1,7 +1,7 @@
 """Train networks by choosing random weights instead of optimizing them (IteRand, arXiv 2106.09269)."""
 
 from iterand_tf import masks, models
-from iterand_tf.callbacks import Rerandomize
+from iterand_tf.callbacks import Rerandomize, rerandomize_model
 from iterand_tf.layers import SubnetConv2D, SubnetDense, SubnetLayer, subnet_layers
 from iterand_tf.rerandomization import RerandomizationSchedule
 from iterand_tf.sparsity_report import sparsity_report
@@ -16,6 +16,7 @@ __all__ = [
     "__version__",
     "masks",
     "models",
+    "rerandomize_model",
     "sparsity_report",
     "subnet_layers",
 ]

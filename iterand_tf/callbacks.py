@@ -1,5 +1,8 @@
 """Keras callbacks of the method: re-randomization between training steps."""
 
+import itertools
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -10,16 +13,19 @@ from iterand_tf.rerandomization import RerandomizationSchedule
 class Rerandomize(keras.callbacks.Callback):
     """Re-draws pruned kernel entries of all Subnet layers of the model on a schedule, in plain `model.fit`.
 
-    After step k (`optimizer.iterations`) with k a multiple of the period, each pruned entry is re-drawn with
-    probability `rate` (Chijiwa et al., NeurIPS 2021, algorithm 1). Each such step has its event once, also when
-    `steps_per_execution` skips over it: the event then happens when the execution ends. A draw is a function of (seed,
-    layer, step), so an event that is due at the very step at which `fit` starts is simply done again: it completes a
-    run that was saved between the step and its event, and changes nothing otherwise.
+    After every `period` steps of the optimizer, each pruned entry is re-drawn with probability `rate`. Layers that are
+    not trainable keep their kernels.
 
-    At each epoch's end `logs` gains `rerandomized_weights`, the number of entries re-drawn in the epoch, and
-    `mask_flip_ratio`, the fraction of all mask entries that differ from the end of the epoch before (in the first epoch
-    from when training began, or from the first step in a model that was not built before). Callbacks listed
-    after this one, such as TensorBoard and CSVLogger, and the history see both.
+    An event, the re-randomization after a step, happens once: also when `steps_per_execution` skips over its step (it
+    then happens when the execution ends), and also when the model was saved between the step and its event and `fit`
+    starts at that very step. It may stand anywhere among other callbacks. In a loop of your own, call
+    `rerandomize_model` instead.
+
+    At the end of each epoch `logs` gains two entries, which the history has and callbacks listed after this one see:
+
+    - `rerandomized_weights`: kernel entries that got another value in the epoch;
+    - `mask_flip_ratio`: the fraction of all mask entries that differ from those at the end of the epoch before; in
+      the first epoch from those when training began, or from the first step in a model that was not built before.
 
     Args:
         period: steps between two re-randomizations, a whole number of at least 0; 0 means never. Or a
@@ -27,16 +33,23 @@ class Rerandomize(keras.callbacks.Callback):
         rate: probability in [0, 1] that a pruned entry is re-drawn; 0 means never.
 
     Raises:
-        ValueError: if `period` or `rate` is out of range, or, when training begins, if the model has no Subnet layer.
+        ValueError: if `period` or `rate` is out of its range, or, when training begins, if the model has no Subnet
+            layer or two of them would draw the same values.
+
+    Reference:
+        Chijiwa et al., NeurIPS 2021, algorithm 1.
 
     Example:
 
     >>> import iterand_tf
-    >>> model = keras.Sequential([iterand_tf.SubnetDense(1, seed=0)])
+    >>> model = keras.Sequential([iterand_tf.SubnetDense(1, weight_distribution="uniform", seed=0)])
     >>> model.compile("sgd", "mse")
     >>> history = model.fit(np.ones((8, 4)), np.ones((8, 1)), batch_size=1, verbose=0,
     ...                     callbacks=[Rerandomize(period=4, rate=1.0)])
-    >>> history.history["rerandomized_weights"]  # two events, two of four entries pruned
+
+    There were two events, and two of four entries are pruned:
+
+    >>> history.history["rerandomized_weights"]
     [4]
     """
 
@@ -52,23 +65,27 @@ class Rerandomize(keras.callbacks.Callback):
         self._masks: list[np.ndarray] = []
         self._redrawn = 0
         self._step = 0
+        self._begins = False
 
     def on_train_begin(self, logs=None):
-        self._redrawn = 0
+        # Other callbacks may restore the model now, whatever their place in the list, so nothing is read yet.
+        self._begins = True
         self._layers = []
-        self._step = current_step(self.model)
-        if self.model.built:
-            self._begin()
-            self._run_events(self._step - 1)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._redrawn = 0
+        if self._begins:
+            self._begins = False
+            self._step = current_step(self.model)
+            if any(layer.built for layer in subnet_layers(self.model)):
+                self._find_layers()
+                self._redrawn = _complete_event(self._layers, self.schedule, self._step)
 
     def on_train_batch_end(self, batch, logs=None):
         if not self._layers:
-            self._begin()
+            self._find_layers()
         previous, self._step = self._step, current_step(self.model)
-        self._run_events(previous)
+        self._redrawn += _run_events(self._layers, self.schedule, previous, self._step)
 
     def on_epoch_end(self, epoch, logs=None):
         masks = self._current_masks()
@@ -88,25 +105,97 @@ class Rerandomize(keras.callbacks.Callback):
         Args:
             state: from `get_state`; other entries are ignored.
         """
-        self._redrawn = int(state["rerandomized_weights"])
+        self._redrawn += int(state["rerandomized_weights"])
         self._masks = [
             np.unpackbits(state[f"mask/{number:05}"], count=mask.size).astype(bool).reshape(mask.shape)
             for number, mask in enumerate(self._masks)
         ]
 
-    def _begin(self):
+    def _find_layers(self):
         """Finds the layers and their masks; a model that fit itself builds has them after the first step only."""
-        self._layers = list(subnet_layers(self.model))
-        if not self._layers:
-            raise ValueError(f"Rerandomize needs a model with Subnet layers. Received: model={self.model.name}")
+        self._layers = _layers_to_rerandomize(self.model)
         self._masks = self._current_masks()
-
-    def _run_events(self, previous):
-        for step in self.schedule.steps_between(previous, self._step):
-            self._redrawn += sum(layer.rerandomize(step, self.schedule.rate) for layer in self._layers)
 
     def _current_masks(self):
         return [np.asarray(layer.kernel_mask, dtype=bool) for layer in self._layers]
+
+
+def rerandomize_model(
+    model: keras.Model, schedule: RerandomizationSchedule, step: int, previous: int | None = None
+) -> int:
+    """Re-draws pruned entries where the schedule has an event after a step: for training loops of your own.
+
+    Call it after each step. `Rerandomize` does the same in `model.fit`.
+
+    Args:
+        model: a built model with Subnet layers. Layers that are not trainable keep their kernels.
+        schedule: when, and with which probability.
+        step: steps that the optimizer has done, `optimizer.iterations`.
+        previous: steps at the call before, where several steps were done since; all events in between happen. None
+            for `step - 1`.
+
+    Returns:
+        How many kernel entries have another value than before.
+
+    Raises:
+        ValueError: if the model has no Subnet layer that has been built, or two of them would draw the same values.
+
+    Reference:
+        Chijiwa et al., NeurIPS 2021, algorithm 1.
+
+    Example:
+
+    >>> import iterand_tf, tensorflow as tf
+    >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(1, weight_distribution="uniform", seed=0)])
+    >>> optimizer = keras.optimizers.SGD(0.1)
+    >>> schedule = RerandomizationSchedule(period=2, rate=1.0)
+    >>> for _ in range(4):
+    ...     with tf.GradientTape() as tape:
+    ...         loss = tf.reduce_mean(tf.square(model(tf.ones((8, 4)))))
+    ...     optimizer.apply(tape.gradient(loss, model.trainable_weights), model.trainable_weights)
+    ...     print(rerandomize_model(model, schedule, int(optimizer.iterations)))
+    0
+    2
+    0
+    2
+    """
+    return _run_events(_layers_to_rerandomize(model), schedule, step - 1 if previous is None else previous, step)
+
+
+def _run_events(layers, schedule, previous, step):
+    events = itertools.product(schedule.steps_between(previous, step), layers)
+    return sum(layer.rerandomize(event, schedule.rate) for event, layer in events)
+
+
+def _complete_event(layers, schedule, step):
+    """Does the event that is due at the step at which `fit` starts, in the layers that have not had it."""
+    if step == 0:
+        # A new optimizer counts from 0 again; events of an earlier one are none of its own.
+        for layer in layers:
+            layer.rerandomized_at.assign(0)
+    without = [layer for layer in layers if int(np.asarray(layer.rerandomized_at)) != step]
+    return _run_events(without, schedule, step - 1, step)
+
+
+def _layers_to_rerandomize(model: keras.Model) -> list[SubnetLayer]:
+    """The built Subnet layers; those that no call has used are left out."""
+    layers = [layer for layer in subnet_layers(model) if layer.built]
+    if not layers:
+        raise ValueError(f"Rerandomize needs a model with Subnet layers that are built. Received: model={model.name}")
+    check_draws_differ(layers)
+    return layers
+
+
+def check_draws_differ(layers: list[SubnetLayer]) -> None:
+    """Raises ValueError if two layers, as those of equal names in two nested models, would draw the same values."""
+    seen: dict[Any, SubnetLayer] = {}
+    for layer in layers:
+        if (layer.seed, layer.name) in seen:
+            raise ValueError(
+                "two Subnet layers of one model have the same name and seed, so their random kernels are the same; "
+                f"give one another name or seed. Received: name={layer.name!r}, seed={layer.seed}"
+            )
+        seen[layer.seed, layer.name] = layer
 
 
 def current_step(model: keras.Model) -> int:

@@ -90,7 +90,8 @@ def straight_through_mask(scores: Any, sparsity: float) -> Any:
     return identity_gradient(ops.cast(ops.convert_to_tensor(scores), "float32"))
 
 
-@functools.cache
+# More sizes than a large network has; each holds a compiled function.
+@functools.lru_cache(maxsize=256)
 def _selection(size: int) -> Callable[[Any, Any], Any]:
     """`_select_largest` for flat tensors of one size, compiled by XLA where the backend is TensorFlow."""
     if keras.backend.backend() != "tensorflow":

@@ -54,7 +54,13 @@ class SparsityReport:
 
 
 def sparsity_report(model: keras.Model) -> SparsityReport:
-    """Reports the weights kept and removed of every Subnet layer of a built model.
+    """Reports the weights kept and removed of every Subnet layer that has been built.
+
+    Args:
+        model: a model; layers in it that no call has used have no kernel and are left out.
+
+    Returns:
+        The layers in the model's order; printed, it is a table.
 
     Example:
 
@@ -69,5 +75,6 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
         tuple(
             LayerSparsity(layer.name, tuple(layer.kernel.shape), layer.num_weights, layer.num_kept)
             for layer in subnet_layers(model)
+            if layer.built
         )
     )

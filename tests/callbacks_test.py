@@ -124,6 +124,153 @@ def test_an_event_due_at_the_step_of_a_resume_happens_once():
     assert_same(whole, saved)
 
 
+def draws(model):
+    return [int(layer.num_draws.numpy()) for layer in iterand_tf.subnet_layers(model)]
+
+
+def test_no_draw_is_repeated_after_a_new_compile(tmp_path):
+    model = compiled()
+    kernels = [[layer.kernel.numpy() for layer in iterand_tf.subnet_layers(model)]]
+    for again in range(3):
+        if again == 2:
+            model.save(tmp_path / "model.keras")
+            model = keras.models.load_model(tmp_path / "model.keras", compile=False)
+        model.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        history = fit(model, Rerandomize(period=8, rate=1.0)).history
+        kernels.append([layer.kernel.numpy() for layer in iterand_tf.subnet_layers(model)])
+        changed = sum((new != old).sum() for new, old in zip(kernels[-1], kernels[-2], strict=True))
+        pruned = sum(layer.num_weights - layer.num_kept for layer in iterand_tf.subnet_layers(model))
+        assert history["rerandomized_weights"] == [changed] == [pruned]
+        assert draws(model) == [2 + again] * 2
+
+
+class InterruptionError(Exception):
+    """Ends fit, as a lost machine would."""
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Interrupts fit when the optimizer has done so many steps."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == self.step:
+            raise InterruptionError
+
+
+# What stands beside Rerandomize, given a directory.
+BESIDE = {
+    "backup": lambda path: [],
+    "terminate_on_nan": lambda path: [keras.callbacks.TerminateOnNaN()],
+    "learning_rate": lambda path: [keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (1 + epoch))],
+    "ema": lambda path: [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)],
+    "early_stopping": lambda path: [
+        keras.callbacks.EarlyStopping("loss", restore_best_weights=True, start_from_epoch=2)
+    ],
+}
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["rerandomize_first", "rerandomize_last"])
+@pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
+def test_interrupted_and_restored_beside_other_callbacks(first, beside, tmp_path):
+    def train(directory, interruption=None):
+        model = sequential()
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=beside is BESIDE["ema"])
+        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        others = [keras.callbacks.BackupAndRestore(directory), *beside(directory)]
+        ours = [Rerandomize(period=4, rate=0.5)]
+        callbacks = [*ours, *others] if first else [*others, *ours]
+        if interruption is None:
+            fit(model, *callbacks, epochs=3)
+            return model
+        with pytest.raises(InterruptionError):
+            fit(model, *callbacks, Interrupt(interruption), epochs=3)
+        return None
+
+    whole = train(tmp_path / "whole")
+    train(tmp_path / "killed", interruption=13)
+    resumed = train(tmp_path / "killed")
+    assert draws(whole) == draws(resumed) == [1 + 24 // 4] * 2
+    for ours, theirs in zip(whole.variables, resumed.variables, strict=True):
+        # Keras swaps averages and weights by sums and differences, which round.
+        tolerance = 1e-6 if beside is BESIDE["ema"] and ours.name == "scores" else 0
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, err_msg=ours.path)
+
+
+def test_an_event_is_done_once_when_a_backup_lies_between_the_step_and_its_event(tmp_path):
+    """The backup of step 8 stands before the event of step 8, or after it; Keras then does the first epoch again."""
+    whole = compiled()
+    fit(whole, Rerandomize(period=8, rate=0.5), epochs=3)
+    for first in (True, False):
+        directory = tmp_path / str(first)
+        for interruption in (9, None):
+            model = compiled()
+            backup = keras.callbacks.BackupAndRestore(directory, save_freq=8, delete_checkpoint=False)
+            callbacks = [Rerandomize(period=8, rate=0.5), backup]
+            callbacks = callbacks if first else callbacks[::-1]
+            if interruption is None:
+                fit(model, *callbacks, epochs=2)
+            else:
+                with pytest.raises(InterruptionError):
+                    fit(model, *callbacks, Interrupt(interruption), epochs=2)
+        assert draws(model) == draws(whole) == [4, 4]
+        assert_same(model, whole)
+
+
+def test_layers_of_equal_names_and_seeds_are_refused():
+    def block(name):
+        return keras.Sequential([keras.Input((6,)), iterand_tf.SubnetDense(6, name="dense", seed=0)], name=name)
+
+    model = compiled(lambda: keras.Sequential([keras.Input((6,)), block("a"), block("b")]))
+    with pytest.raises(ValueError, match="two Subnet layers of one model have the same name and seed"):
+        fit(model, Rerandomize())
+
+
+class WithUnusedLayer(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.unused, self.head = layers()
+
+    def call(self, inputs):
+        return self.head(inputs)
+
+
+def test_a_layer_that_no_call_uses_is_left_out():
+    model = compiled(WithUnusedLayer)
+    history = fit(model, Rerandomize(period=2, rate=1.0)).history
+    assert history["rerandomized_weights"] == [4 * 6]
+    report = iterand_tf.sparsity_report(model)
+    assert [layer.name for layer in report.layers] == ["head"]
+
+
+def test_frozen_layers_are_not_redrawn():
+    model = compiled()
+    hidden, head = iterand_tf.subnet_layers(model)
+    hidden.trainable = False
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = [layer.kernel.numpy() for layer in (hidden, head)]
+    fit(model, Rerandomize(period=2, rate=1.0))
+    np.testing.assert_array_equal(hidden.kernel, before[0])
+    assert (head.kernel.numpy() != before[1]).any()
+
+
+def test_a_loop_of_ones_own_does_what_the_callback_does():
+    fitted, looped = compiled(), compiled()
+    fit(fitted, Rerandomize(period=3, rate=0.5), epochs=2)
+    schedule = iterand_tf.RerandomizationSchedule(period=3, rate=0.5)
+    for step in range(1, 17):
+        batch = slice((step - 1) * BATCH % EXAMPLES, (step - 1) * BATCH % EXAMPLES + BATCH)
+        with tf.GradientTape() as tape:
+            loss = looped.loss(LABELS[batch], looped(INPUTS[batch], training=True))
+        looped.optimizer.apply(tape.gradient(loss, looped.trainable_weights), looped.trainable_weights)
+        iterand_tf.rerandomize_model(looped, schedule, step)
+    assert draws(looped) == [6, 6]
+    for ours, theirs in zip(weights(looped), weights(fitted), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_rate_zero_is_edge_popup():
     with_callback, without = compiled(), compiled()
     history = fit(with_callback, Rerandomize(period=2, rate=0.0)).history

@@ -11,7 +11,7 @@ from iterand_tf import distributions, seeds
 from iterand_tf.layers.subnet_options import OPTION_NAMES, SCORE_TRANSFORMS, SubnetOptions
 from iterand_tf.layers.walk import all_layers
 from iterand_tf.masks import num_kept, straight_through_mask, topk_mask
-from iterand_tf.rerandomization import redrawn_entries, rerandomize
+from iterand_tf.rerandomization import rerandomize
 
 # Arguments of stock layers that concern training or quantizing the kernel.
 _KERNEL_TRAINING = (
@@ -45,6 +45,9 @@ class SubnetLayer(keras.layers.Layer):
         kernel: the frozen variable; never autocast.
         scores: the trained float32 variable of the kernel's shape, float32 under mixed precision too.
         bias: the trained variable, or None.
+        num_draws: integer variable, how many draws the kernel has entries of: 1 for the first kernel, and one more
+            for each re-randomization.
+        rerandomized_at: integer variable, the training step after which the newest re-randomization happened.
 
     Raises:
         ArgumentError: if an argument is out of its range; it is a ValueError.
@@ -92,7 +95,7 @@ class SubnetLayer(keras.layers.Layer):
             raise ValueError(f"the number of input features must be known. Received: kernel shape={shape}")
 
         def initial_kernel(shape, dtype=None):
-            return ops.cast(self._draw_kernel(shape, step=0), dtype)
+            return ops.cast(self.draw_kernel(0, shape), dtype)
 
         def initial_scores(shape, dtype=None):
             return distributions.sample(self.score_distribution, shape, self._seed_for("scores"), self.score_scale)
@@ -103,6 +106,8 @@ class SubnetLayer(keras.layers.Layer):
         self.scores = self.add_weight(
             name="scores", shape=shape, initializer=initial_scores, dtype="float32", autocast=False
         )
+        self.num_draws = self._add_counter("num_draws", 1)
+        self.rerandomized_at = self._add_counter("rerandomized_at", 0)
         if self.use_bias:
             self.bias = self.add_weight(
                 name="bias",
@@ -138,20 +143,38 @@ class SubnetLayer(keras.layers.Layer):
     def rerandomize(self, step: int, rate: float) -> int:
         """Re-draws each pruned kernel entry with probability `rate`.
 
-        The draw is a function of (seed, layer name, step), so repeating it at one step changes nothing more. Call
-        it between steps, never inside `call`.
+        Every call is a new draw, which `num_draws` counts: draw number n is a function of (seed, layer name, n). Call
+        it between steps, never inside `call`. A layer that is not trainable keeps its kernel.
 
         Args:
-            step: the training step after which this happens, `optimizer.iterations`.
+            step: the training step after which this happens; kept in `rerandomized_at`.
             rate: probability in [0, 1].
 
         Returns:
-            How many entries were re-drawn.
+            How many entries have another value than before.
         """
-        mask, seed = self.kernel_mask, self._seed_for("rerandomize", step)
-        fresh_kernel = ops.cast(self._draw_kernel(self.kernel.shape, step), self.kernel.dtype)
-        self.kernel.assign(rerandomize(self.kernel, mask, fresh_kernel, rate, seed))
-        return int(ops.sum(ops.cast(redrawn_entries(mask, rate, seed), "int32")))
+        if not self.trainable:
+            return 0
+        number = int(ops.convert_to_numpy(self.num_draws))
+        seed = self._seed_for("rerandomize", number)
+        fresh_kernel = ops.cast(self.draw_kernel(number), self.kernel.dtype)
+        new_kernel = rerandomize(self.kernel, self.kernel_mask, fresh_kernel, rate, seed)
+        num_changed = int(ops.count_nonzero(new_kernel != self.kernel))
+        self.kernel.assign(new_kernel)
+        self.num_draws.assign(number + 1)
+        self.rerandomized_at.assign(step)
+        return num_changed
+
+    def draw_kernel(self, number: int, shape: Sequence[int] | None = None) -> Any:
+        """Draw `number` of the kernel, 0 for the first: a float32 tensor, a function of (seed, layer name, number).
+
+        Args:
+            number: whole number of at least 0; `num_draws` of them have been made so far.
+            shape: of the kernel, where the layer has not been built; else the kernel's.
+        """
+        shape = tuple(self.kernel.shape) if shape is None else shape
+        seed = self._seed_for("kernel", number)
+        return distributions.sample(self.weight_distribution, shape, seed, self.weight_scale)
 
     @classmethod
     def from_stock(cls, layer: keras.layers.Layer, **arguments: Any) -> Self:
@@ -204,11 +227,19 @@ class SubnetLayer(keras.layers.Layer):
     def _ranked_scores(self):
         return SCORE_TRANSFORMS[self.score_transform](self.scores)
 
-    def _draw_kernel(self, shape, step):
-        return distributions.sample(self.weight_distribution, shape, self._seed_for("kernel", step), self.weight_scale)
+    def _seed_for(self, purpose, number=0):
+        return seeds.fold(self.seed, self.name, purpose, number)
 
-    def _seed_for(self, purpose, step=0):
-        return seeds.fold(self.seed, self.name, purpose, step)
+    def _add_counter(self, name, first):
+        # Each replica's copy is assigned the same value, between steps.
+        return self.add_weight(
+            name=name,
+            shape=(),
+            dtype="int32",
+            initializer=lambda shape, dtype=None: ops.full(shape, first, dtype),
+            trainable=False,
+            autocast=False,
+        )
 
 
 def _without_kernel_training(config):

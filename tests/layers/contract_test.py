@@ -170,7 +170,7 @@ def test_only_scores_and_a_bias_are_trained(case):
     layer, _ = built(case)
     trained = {variable.name for variable in layer.trainable_variables}
     assert trained == {"scores", "bias"} if layer.use_bias else {"scores"}
-    assert [variable.name for variable in layer.non_trainable_variables] == ["kernel"]
+    assert [variable.name for variable in layer.non_trainable_variables] == ["kernel", "num_draws", "rerandomized_at"]
 
 
 def test_abs_ranks_magnitudes(case):
@@ -249,30 +249,49 @@ def test_mixed_precision_keeps_the_scores_in_float32(case, precision):
     np.testing.assert_array_equal(layer.to_stock()(inputs), outputs)
 
 
-def test_draws_are_functions_of_seed_name_and_step(case):
+def test_draws_are_functions_of_seed_name_and_number(case):
     first, _ = built(case, name="a")
     again, _ = built(case, name="a")
     other_name, _ = built(case, name="b")
     other_seed, _ = built(case, name="a", seed=4)
     np.testing.assert_array_equal(first.kernel, again.kernel)
     np.testing.assert_array_equal(first.scores, again.scores)
+    np.testing.assert_array_equal(first.kernel, first.draw_kernel(0))
     for other in (other_name, other_seed):
         assert (other.kernel.numpy() != first.kernel.numpy()).any()
         assert (other.scores.numpy() != first.scores.numpy()).any()
 
 
-def test_rerandomize_keeps_the_kept_and_is_idempotent_at_a_step(case):
+def test_rerandomize_keeps_the_kept_and_takes_the_next_draw_for_the_others(case):
     layer, inputs = built(case, weight_distribution="kaiming_uniform")
-    before, mask, outputs = layer.kernel.numpy(), layer.kernel_mask.numpy() == 1, layer(inputs).numpy()
-    redrawn = layer.rerandomize(step=10, rate=0.5)
-    after = layer.kernel.numpy()
-    np.testing.assert_array_equal(after[mask], before[mask])
+    first, mask, outputs = layer.kernel.numpy(), layer.kernel_mask.numpy() == 1, layer(inputs).numpy()
+    before = first
+    for number, step in enumerate((10, 10, 20), start=1):
+        changed = layer.rerandomize(step, rate=0.5)
+        after = layer.kernel.numpy()
+        assert (after != before).sum() == changed > 0
+        np.testing.assert_array_equal(after[mask], first[mask])
+        np.testing.assert_array_equal(after[after != before], layer.draw_kernel(number).numpy()[after != before])
+        assert (int(layer.num_draws.numpy()), int(layer.rerandomized_at.numpy())) == (number + 1, step)
+        before = after
     np.testing.assert_array_equal(layer(inputs), outputs)
-    assert (after != before).sum() == redrawn > 0
-    layer.rerandomize(step=10, rate=0.5)
-    np.testing.assert_array_equal(layer.kernel, after)
-    layer.rerandomize(step=20, rate=1.0)
+    layer.rerandomize(step=30, rate=1.0)
     assert (layer.kernel.numpy() != before)[~mask].all()
+
+
+def test_rerandomize_counts_what_changed(case):
+    layer, _ = built(case, sparsity=0.9)
+    before = layer.kernel.numpy()
+    assert layer.rerandomize(step=1, rate=1.0) == (layer.kernel.numpy() != before).sum()
+
+
+def test_a_layer_that_is_not_trainable_keeps_its_kernel(case):
+    layer, _ = built(case, weight_distribution="kaiming_uniform")
+    layer.trainable = False
+    before = layer.kernel.numpy()
+    assert layer.rerandomize(step=1, rate=1.0) == 0
+    np.testing.assert_array_equal(layer.kernel, before)
+    assert int(layer.num_draws.numpy()) == 1
 
 
 @pytest.mark.parametrize(

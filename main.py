@@ -152,7 +152,7 @@ def export_run(config: Config, model_dir: ModelDir) -> dict[str, object]:
     metrics: dict[str, object] = {}
     for name, result in exported.items():
         print(
-            f"exported {result.path}; reloaded in a fresh process, its logits differ from the trained network's by at "
+            f"exported {result.path}; reloaded in a fresh process, its outputs differ from the trained network's by at "
             f"most {result.max_abs_difference:.3g}"
         )
         prefix = f"{name}_" if metrics else ""

@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export import served_outputs, serving_extras, tflite
+from export import served_outputs as served_outputs_lib
+from export import serving_extras, tflite
 from export.entropy import kernel_entropy_bits
 from export.network import Network
 from export.pack import PackedKernel, encode
 from export.saved_model import write_saved_model
+from export.versions import being_written
 from iterand_tf.errors import ExportError
 
-# The largest difference of logits, relative to the largest logit; after quantization it is to find what is broken, not
-# to vouch for accuracy.
+# The largest difference of outputs, relative to the largest output. After quantization it is to find what is broken,
+# not to vouch for accuracy.
 TOLERANCE = 1e-4
 INT8_TOLERANCE = 0.25
 
@@ -34,6 +36,7 @@ class Artifact:
     rounded: Network
     kernel_dtype: str
     input_shape: tuple[int | None, ...]
+    head: str | None
     decode: Callable[[tf.Tensor], tf.Tensor] | None
     labels: Sequence[str]
     flags: str
@@ -67,11 +70,11 @@ class Artifact:
         """Writes one format to a directory that does not exist yet; returns the size of the kernels in it."""
         if name == "tflite":
             with tempfile.TemporaryDirectory() as dense:
-                write_saved_model(self.network, pathlib.Path(dense), self.input_shape)
+                write_saved_model(self.network, pathlib.Path(dense), self.input_shape, self.head)
                 tflite.write_tflite(pathlib.Path(dense), path, self.sample if self.tflite_int8 else None)
         else:
             network, packed = (self.rounded, self.packed) if name == "packed" else (self.network, None)
-            write_saved_model(network, path, self.input_shape, packed, self.decode, self.labels)
+            write_saved_model(network, path, self.input_shape, self.head, packed, self.decode, self.labels)
         value_bytes = 1 if name == "tflite" and self.tflite_int8 else 4
         records: list[dict[str, Any]] = [
             {
@@ -85,45 +88,49 @@ class Artifact:
             }
             for kernel, packed, entropy in zip(self.network.kernels, self.packed, self.entropies, strict=True)
         ]
-        serving_extras.write_record(path, name, self.flags, records)
-        if name != "tflite":
-            serving_extras.write_warmup(path, (1, *self.sample.shape[1:]))
+        with being_written(path):
+            serving_extras.write_record(path, name, self.flags, records)
+            if name != "tflite":
+                serving_extras.write_warmup(path, (1, *self.sample.shape[1:]))
         return sum(record["stored_bytes"] for record in records)
 
     def compare(self, name: str, served: dict[str, np.ndarray], trained: np.ndarray) -> None:
         """Raises ExportError when what is served differs from the trained model, or from the rounded one."""
         if name == "tflite" and self.tflite_int8:
-            compare_logits(served["images"], trained, INT8_TOLERANCE)
+            compare_outputs(served["images"], trained, INT8_TOLERANCE)
             return
         network = self.rounded if name == "packed" else self.network
-        compare_logits(served["images"], trained if network is self.network else network.own_logits(self.sample))
+        compare_outputs(served["images"], trained if network is self.network else network.own_outputs(self.sample))
         if "encoded" in served and self.decode is not None:
-            compare_logits(served["encoded"], network.own_logits(self.decode(self.encoded_image)[tf.newaxis]))
+            compare_outputs(served["encoded"], network.own_outputs(self.decode(self.encoded_image)[tf.newaxis]))
 
 
-def served_logits(path: pathlib.Path, sample: np.ndarray, encoded: bytes) -> dict[str, np.ndarray]:
+def served_outputs(path: pathlib.Path, sample: np.ndarray, encoded: bytes) -> dict[str, np.ndarray]:
     """What a fresh process gets from the written directory."""
     with tempfile.TemporaryDirectory() as directory:
-        images, image, logits = (pathlib.Path(directory, name) for name in ("images.npy", "image.png", "logits.npz"))
+        images, image, outputs = (pathlib.Path(directory, name) for name in ("images.npy", "image.png", "outputs.npz"))
         np.save(images, sample)
         image.write_bytes(encoded)
-        result = subprocess.run(
-            [sys.executable, "-P", served_outputs.__file__, *map(str, (path, images, image, logits))],
-            # This process may hold all memory of the GPUs.
-            env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [sys.executable, "-P", served_outputs_lib.__file__, *map(str, (path, images, image, outputs))]
+        # This process may hold all memory of the GPUs.
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+        try:
+            result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise ExportError(
+                f"the process that reloads the export could not be started ({error}); not exported."
+            ) from error
         if result.returncode:
             reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
             raise ExportError(f"what was written does not load in a fresh process ({reason}); not exported.")
-        with np.load(logits) as archive:
+        with np.load(outputs) as archive:
             return dict(archive)
 
 
-def compare_logits(served: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
-    """Raises ExportError when logits differ by too much."""
+def compare_outputs(served: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
+    """Raises ExportError when outputs differ by too much."""
     difference = float(np.max(np.abs(served - expected)))
     if not difference <= tolerance * float(np.max(np.abs(expected))):
-        raise ExportError(f"the reloaded logits differ from the trained model's by up to {difference:g}; not exported.")
+        raise ExportError(
+            f"the reloaded outputs differ from the trained model's by up to {difference:g}; not exported."
+        )

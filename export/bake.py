@@ -27,7 +27,8 @@ def bake(model: keras.Model) -> keras.Model:
         model: a built functional or Sequential model; it is not changed.
 
     Raises:
-        ValueError: if the model, or a layer with Subnet layers inside, is subclassed, or the model is not built.
+        ValueError: if the model, or a layer with Subnet layers inside, is subclassed, the model is not built, or a
+            layer cannot be made again from its configuration.
 
     Example:
 

@@ -5,6 +5,10 @@ from collections.abc import Callable
 import keras
 
 
+class CannotCloneError(ValueError):
+    """A layer cannot be made again from its configuration, so models that contain it cannot be copied."""
+
+
 def is_graph(layer: object) -> bool:
     """Whether it is a functional or Sequential model, whose structure is known.
 
@@ -24,6 +28,9 @@ def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.
         replacement: gives what stands for a layer: None for a copy of it. What comes built keeps its own weights; the
             rest gets those of the layer.
 
+    Raises:
+        CannotCloneError: if a layer cannot be made again from its configuration.
+
     Example:
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), keras.layers.ReLU()])
@@ -36,7 +43,7 @@ def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.
     def copy_of(layer):
         copy = replacement(layer)
         if copy is None:
-            copy = type(layer).from_config(layer.get_config())
+            copy = _copy_without_weights(layer)
         # Other nodes are operations such as x * 2, which have no weights.
         if isinstance(layer, keras.layers.Layer) and not copy.built:
             copies.append((layer, copy))
@@ -49,3 +56,14 @@ def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.
         if hasattr(copy, "finalize_state"):
             copy.finalize_state()
     return copied
+
+
+def _copy_without_weights(layer):
+    try:
+        return type(layer).from_config(layer.get_config())
+    except Exception as error:
+        # get_config and from_config may be the user's own, and fail in their own ways.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
+        raise CannotCloneError(
+            f"the layer {layer.name} cannot be made again from its configuration: {reason}"
+        ) from error

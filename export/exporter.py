@@ -9,10 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export.artifact import Artifact, compare_logits, served_logits
+from export.artifact import Artifact, compare_outputs, served_outputs
 from export.clone import is_graph
 from export.network import Network, inference_arguments
+from export.saved_model import HEADS
 from export.versions import check_export_dir, targets_of, written_whole
+from iterand_tf import checks, models
 from iterand_tf.data.augmentation import whole_of_encoded
 from iterand_tf.errors import ExportError
 from iterand_tf.layers.walk import all_layers
@@ -32,7 +34,7 @@ class ExportResult:
         num_weights: kernel entries of the Dense, convolution and Subnet layers.
         kernel_bytes: size of these kernels in the directory.
         entropy_bits: information in these kernels, see `export.entropy`.
-        max_abs_difference: of the logits, reloaded against trained.
+        max_abs_difference: of the outputs, reloaded against trained.
     """
 
     path: pathlib.Path
@@ -63,6 +65,7 @@ def export_saved_model(
     sample: np.ndarray | None = None,
     export_format: str = "packed",
     *,
+    head: str | None = None,
     kernel_dtype: str = "float32",
     tflite_int8: bool = False,
     decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
@@ -79,6 +82,7 @@ def export_saved_model(
         version: whole number of at least 1, or None for one more than the highest there.
         sample: a batch of inputs to compare on, as in `export_formats`.
         export_format: `"packed"`, `"dense"` or `"tflite"`.
+        head: what the model's outputs are logits of, as in `export_formats`.
         kernel_dtype: as in `export_formats`.
         tflite_int8: as in `export_formats`.
         decode: as in `export_formats`.
@@ -106,6 +110,7 @@ def export_saved_model(
         [export_format],
         version,
         sample,
+        head=head,
         kernel_dtype=kernel_dtype,
         tflite_int8=tflite_int8,
         decode=decode,
@@ -122,41 +127,46 @@ def export_formats(
     version: int | None = None,
     sample: np.ndarray | None = None,
     *,
+    head: str | None = None,
     kernel_dtype: str = "float32",
     tflite_int8: bool = False,
     decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
     labels: Sequence[str] = (),
     flags: str = "",
 ) -> dict[str, ExportResult]:
-    """Writes a classifier in one or several formats, reloads each in a fresh process and compares it with the model.
+    """Writes a model in one or several formats, reloads each in a fresh process and compares it with the model.
 
     One format is written to `EXPORT_DIR/VERSION`, several to `EXPORT_DIR/FORMAT/VERSION`. A SavedModel's signature
-    `serving_default` takes `image`, a float32 batch of the model's input shape, and gives `logits` and
-    `probabilities`; `serve_jpeg` gives the same for `image_bytes`, a batch of encoded images, if the model takes
-    images. BatchNormalization is folded into the layer before it where it can be. Everything is written to temporary
-    directories first and renamed when all checks have passed.
+    `serving_default` takes `image`, a float32 batch of the model's input shape. It gives `outputs`; or, where it is
+    known that the model is a classifier that ends in logits, `logits` and `probabilities`. It is known of the models
+    of `iterand_tf.models.build`, and where `head` says so. The signature `serve_jpeg` gives the same for
+    `image_bytes`, a batch of encoded images, where it is known how to make inputs of images: `decode` says so, and
+    the models of `build` take pixels in 0-255. BatchNormalization is folded into the layer before it where it can be.
+    Everything is written to temporary directories first and renamed when all checks have passed.
 
     Args:
-        model: any built Keras model with Subnet layers, or without, that takes one input and gives logits of shape
-            (batch, classes).
+        model: any built Keras model with Subnet layers, or without, that takes one float input and gives one output
+            of shape (batch, size).
         export_dir: created if need be.
         formats: of `"packed"` (a SavedModel whose kernels are entropy-coded and unpacked when it is loaded),
             `"dense"` (one whose kernels are variables, for converters) and `"tflite"` (`model.tflite`).
         version: whole number of at least 1; None for one more than the highest there.
         sample: a batch of inputs to compare on, needed for a subclassed model; None for standard normal ones.
+        head: `"softmax"` or `"sigmoid"` where the outputs are logits that this function turns into probabilities. None
+            for other outputs, and for the models of `iterand_tf.models.build`, which have a softmax head.
         kernel_dtype: type of the values of packed kernels with many distinct ones, a key of `export.pack.DTYPES`.
             Other than float32, the logits are compared with those of the rounded kernels.
         tflite_int8: quantize the TensorFlow Lite file to integers throughout, calibrated on `sample`, which must be
-            given. Its logits may differ by a quarter of the largest.
+            given. Its outputs may differ by a quarter of the largest.
         decode: the evaluation preprocessing: function of one encoded image, a scalar string, to one input. None
-            resizes the whole image, pixels in 0-255, if the input has 1 or 3 channels.
-        labels: class names, written to assets/labels.txt of a SavedModel.
+            resizes the whole image, for the models of `iterand_tf.models.build`; other models get no `serve_jpeg`.
+        labels: class names, one for each output, written to assets/labels.txt of a SavedModel.
         flags: of the run, recorded in assets.extra/export.json.
 
     Raises:
         ExportError: if the directory cannot be written, the version exists, a conversion fails, or the reloaded
-            logits differ by more than 1e-4 of the largest; nothing is left behind.
-        ValueError: if the model is not such a classifier or another argument is wrong.
+            outputs differ by more than 1e-4 of the largest; nothing is left behind.
+        ValueError: if the model is not such a model or another argument is wrong.
 
     Example:
 
@@ -170,24 +180,33 @@ def export_formats(
         raise ValueError(f"export_format must be one or several of {', '.join(FORMATS)}. Received: {formats=}")
     if tflite_int8 and (sample is None or "tflite" not in formats):
         raise ValueError("tflite_int8 goes with the format tflite, and needs a sample to calibrate on")
+    if head is not None:
+        checks.one_of("head", head, tuple(HEADS))
     directory = check_export_dir(export_dir)
     targets = targets_of(directory, formats, version)
     sample = _check_sample(model, sample)
     # The fresh process computes on the CPU, too.
     with tf.device("CPU:0"):
-        trained = _logits_of(model, sample)
+        trained = _outputs_of(model, sample)
+        num_outputs = trained.shape[-1]
+        labels = _check_labels(labels, num_outputs)
+        if head is None and num_outputs > 1 and models.from_pixels_to_logits(model):
+            head = "softmax"
+        if head == "softmax":
+            _check_logits(trained)
         network = Network.of(model)
         rounded = network.rounded(kernel_dtype)
         if rounded is not network:
-            compare_logits(network.own_logits(sample), trained)
+            compare_outputs(network.own_outputs(sample), trained)
         shape = (None, *(model.inputs[0].shape[1:] if is_graph(model) else sample.shape[1:]))
-        decode = decode or _whole_image(shape)
-        artifact = Artifact(network, rounded, kernel_dtype, shape, decode, labels, flags, sample, tflite_int8)
+        if decode is None and models.from_pixels_to_logits(model):
+            decode = _whole_image(shape)
+        artifact = Artifact(network, rounded, kernel_dtype, shape, head, decode, labels, flags, sample, tflite_int8)
         results = {}
         with written_whole(directory, targets) as temporary:
             for name, path in temporary.items():
                 kernel_bytes = artifact.write(name, path)
-                served = served_logits(path, sample, artifact.encoded_image)
+                served = served_outputs(path, sample, artifact.encoded_image)
                 artifact.compare(name, served, trained)
                 difference = float(np.max(np.abs(served["images"] - trained)))
                 weights, entropy = artifact.num_weights, sum(artifact.entropies)
@@ -228,8 +247,22 @@ def _whole_image(input_shape):
     return lambda encoded: whole_of_encoded(encoded, (height, width), channels)
 
 
-def _logits_of(model, sample):
-    """The model's float32 answers, if it is a classifier that ends in logits."""
+def _check_labels(labels, num_outputs):
+    """The class names as text, one for each output, or none."""
+    labels = [str(label) for label in labels]
+    if labels and len(labels) != num_outputs:
+        raise checks.ArgumentError("labels", f"{num_outputs} class names, one for each output", labels)
+    return labels
+
+
+def _outputs_of(model, sample):
+    """The model's float32 answers, if they are such as can be served."""
+    stateful = [layer.name for layer in all_layers(model) if getattr(layer, "stateful", False)]
+    if stateful:
+        raise ValueError(
+            "export takes no stateful layers, whose answers depend on the calls before; build them with "
+            f"stateful=False. Received: layers={stateful}"
+        )
     try:
         outputs = model(sample, **inference_arguments(model))
     except tf.errors.UnimplementedError as error:
@@ -240,13 +273,19 @@ def _logits_of(model, sample):
             ) from error
         raise
     if not hasattr(outputs, "shape") or len(outputs.shape) != 2:
-        raise ValueError("export takes a model with one input and one output of logits, shape (batch, classes).")
+        raise ValueError("export takes a model with one input and one output of shape (batch, size).")
     outputs = np.asarray(outputs, np.float32)
     if not np.isfinite(outputs).all():
-        raise ExportError("the trained model's logits are not finite; train it anew, with a lower learning rate.")
+        raise ExportError("the trained model's outputs are not finite; train it anew, with a lower learning rate.")
+    return outputs
+
+
+def _check_logits(outputs):
+    """Raises ValueError if the outputs can hardly be logits of a softmax."""
+    if outputs.shape[-1] == 1:
+        raise ValueError("head='softmax' needs two outputs or more; a single logit has the head 'sigmoid'.")
     if outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
         raise ValueError(
-            "export takes a model that ends in logits, and adds the probabilities itself; leave out the softmax. "
-            f"Received: outputs={outputs[0]}"
+            "with head='softmax' the model must end in logits, of which the export makes probabilities; leave out its "
+            f"softmax, or head. Received: outputs={outputs[0]}"
         )
-    return outputs

@@ -61,7 +61,7 @@ def fold_batch_normalization(model: keras.Model) -> FoldedModel:
 
     def folded(layer):
         if id(layer) in normalizations:
-            return Folded(name=layer.name)
+            return Folded(name=layer.name, dtype=layer.dtype_policy)
         if layer not in pairs:
             return None
         scale, shift = _scale_and_shift(pairs[layer])
@@ -83,8 +83,15 @@ def _pairs(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, keras.layer
     for each in models:
         layers = {layer.name: layer for layer in each.layers if uses[id(layer)] == 1}
         for name, reader in _only_readers(each):
-            if name in layers and reader in layers and _fits(layers[name], layers[reader]):
-                yield layers[name], layers[reader]
+            if name in layers and reader in layers:
+                last = _last_layer(layers[name])
+                if uses[id(last)] == 1 and _fits(last, layers[reader]):
+                    yield last, layers[reader]
+
+
+def _last_layer(layer):
+    """The layer itself, or of a Sequential, such as padding and a convolution, the layer that gives its output."""
+    return _last_layer(layer.layers[-1]) if isinstance(layer, keras.Sequential) and layer.layers else layer
 
 
 def _models(model):

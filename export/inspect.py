@@ -38,7 +38,7 @@ def inspect(path: str | os.PathLike) -> str:
     record = path / DIRECTORY / RECORD
     if not record.is_file():
         raise ValueError(f"{path} holds no {DIRECTORY}/{RECORD}; give EXPORT_DIR/VERSION of an export of this project")
-    contents = json.loads(record.read_text())
+    contents = json.loads(record.read_text(encoding="utf-8"))
     kernels = contents["kernels"]
     lines = [f"{'kernel':<32} {'shape':<16} {'sparsity':>8} {'coding':>8} {'bits/weight':>11} {'entropy':>8}"]
     for kernel in kernels:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 
 from export.bake import bake, can_bake
+from export.clone import CannotCloneError
 from export.fold import fold_batch_normalization
 from export.pack import round_values
 from iterand_tf import subnet_layers
@@ -73,8 +75,9 @@ class Network:
             raise ValueError(f"export takes kernels of {', '.join(_KERNEL_DTYPES)}. Received: layers={wide}")
         try:
             baked = bake(model) if can_bake(model) else None
-        except (TypeError, ValueError, NotImplementedError):  # a layer that its configuration does not make again
+        except CannotCloneError as error:
             baked = None
+            warnings.warn(f"{error}; BatchNormalization is not folded in this export", stacklevel=3)
         if baked is None:
             masked = {id(layer.kernel): _float32(layer.baked_kernel()) for layer in subnet_layers(model)}
             return cls(model, tuple(Kernel(v, masked.get(id(v), _float32(v))) for v in _kernels_of(model)))
@@ -99,8 +102,8 @@ class Network:
             without |= {id(variable) for variable in (layer.scores, layer.num_draws, layer.rerandomized_at)}
         return [variable for variable in self.model.variables if id(variable) not in without]
 
-    def logits(self, image: Any, kernels: Sequence[Any], other_weights: Sequence[Any]) -> Any:
-        """Float32 logits of a batch.
+    def outputs(self, image: Any, kernels: Sequence[Any], other_weights: Sequence[Any]) -> Any:
+        """Float32 outputs of a batch.
 
         Args:
             image: a batch of inputs.
@@ -125,10 +128,10 @@ class Network:
             )
         return keras.ops.cast(outputs, "float32")
 
-    def own_logits(self, image: np.ndarray) -> np.ndarray:
-        """`logits` with the network's own weights."""
+    def own_outputs(self, image: np.ndarray) -> np.ndarray:
+        """`outputs` with the network's own weights."""
         values = [variable.value for variable in self.other_weights]
-        return np.asarray(self.logits(image, [kernel.served for kernel in self.kernels], values))
+        return np.asarray(self.outputs(image, [kernel.served for kernel in self.kernels], values))
 
 
 def inference_arguments(model: keras.Model) -> dict[str, bool]:

@@ -10,10 +10,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 from export.network import Network
 from export.pack import PackedKernel
 from export.unpack import PackedKernels
+from export.versions import being_written
 
 INPUT_NAME = "image"
 ENCODED_NAME = "image_bytes"
 LABELS = "labels.txt"
+HEADS = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
 _FORMAT_VERSION = 1
 
 
@@ -21,6 +23,7 @@ def write_saved_model(
     network: Network,
     path: pathlib.Path,
     input_shape: tuple[int | None, ...],
+    head: str | None = None,
     packed: Sequence[PackedKernel] | None = None,
     decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
     labels: Sequence[str] = (),
@@ -33,6 +36,7 @@ def write_saved_model(
         network: what answers.
         path: the directory to write.
         input_shape: of a batch, the batch size None.
+        head: `"softmax"` or `"sigmoid"` where the outputs are logits of such a classifier, a key of `HEADS`.
         packed: the network's kernels, to write in place of variables; None for variables.
         decode: function of one encoded image, a scalar string, to an input without its batch axis.
         labels: class names, written as the asset `labels.txt`, one a line.
@@ -54,8 +58,8 @@ def write_saved_model(
 
     @tf.function(input_signature=[tf.TensorSpec(input_shape, tf.float32, name=INPUT_NAME)], autograph=False)
     def serve(image):
-        logits = network.logits(image, kernels, other_weights)
-        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+        outputs = network.outputs(image, kernels, other_weights)
+        return {"outputs": outputs} if head is None else {"logits": outputs, "probabilities": HEADS[head](outputs)}
 
     signatures = {"serving_default": serve}
     if decode is not None:
@@ -65,13 +69,16 @@ def write_saved_model(
             return serve(tf.map_fn(decode, image_bytes, fn_output_signature=tf.TensorSpec(input_shape[1:])))
 
         signatures["serve_jpeg"] = serve_jpeg
-    with tempfile.TemporaryDirectory() as directory:
+    for signature in signatures.values():
+        # Errors of the network and of `decode` come now, apart from those of writing.
+        signature.get_concrete_function()
+    with being_written(path), tempfile.TemporaryDirectory() as directory:
         if labels:
             file = pathlib.Path(directory, LABELS)
-            file.write_text("".join(f"{label}\n" for label in labels))
+            file.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
             module.labels = tf.saved_model.Asset(str(file))
         tf.saved_model.save(module, str(path), signatures=signatures)
-    _drop_hints(path)
+        _drop_hints(path)
 
 
 def _drop_hints(path):

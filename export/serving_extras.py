@@ -28,7 +28,7 @@ def write_record(path: pathlib.Path, export_format: str, flags: str, kernels: li
         "kernels": kernels,
     }
     (path / DIRECTORY).mkdir(exist_ok=True)
-    (path / DIRECTORY / RECORD).write_text(json.dumps(record, separators=(",", ":")) + "\n")
+    (path / DIRECTORY / RECORD).write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 def write_warmup(path: pathlib.Path, input_shape: tuple[int, ...]) -> None:

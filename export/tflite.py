@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from export.saved_model import INPUT_NAME
+from export.versions import being_written
 from iterand_tf.errors import ExportError
 
 FILE_NAME = "model.tflite"
@@ -40,5 +41,6 @@ def write_tflite(dense: pathlib.Path, path: pathlib.Path, calibration: np.ndarra
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ExportError(f"TensorFlow Lite cannot express this network ({reason}); export another format.") from error
-    path.mkdir(parents=True, exist_ok=True)
-    (path / FILE_NAME).write_bytes(contents)
+    with being_written(path):
+        path.mkdir(parents=True, exist_ok=True)
+        (path / FILE_NAME).write_bytes(contents)

@@ -47,6 +47,15 @@ def _next_version(directory):
 
 
 @contextlib.contextmanager
+def being_written(path: pathlib.Path) -> Iterator[None]:
+    """Says in an ExportError that files could not be written; only the writing itself stands inside."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        raise ExportError(f"{path} could not be written: {error}.") from error
+
+
+@contextlib.contextmanager
 def written_whole(directory: pathlib.Path, targets: dict[str, pathlib.Path]) -> Iterator[dict[str, pathlib.Path]]:
     """Temporary directories to write, renamed to their targets at the end; removed after an error."""
     temporary = directory / f".{next(iter(targets.values())).name}.{os.getpid()}.tmp"
@@ -57,21 +66,21 @@ def written_whole(directory: pathlib.Path, targets: dict[str, pathlib.Path]) -> 
     try:
         # A killed process that had our number may have left one behind.
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        with being_written(directory):
+            temporary.mkdir(parents=True)
         paths = {name: temporary / name for name in targets}
         yield paths
-        for name, target in targets.items():
-            target.parent.mkdir(exist_ok=True)
-            paths[name].rename(target)
-            renamed.append(target)
-    except BaseException as error:
+        with being_written(directory):
+            for name, target in targets.items():
+                target.parent.mkdir(exist_ok=True)
+                paths[name].rename(target)
+                renamed.append(target)
+    except BaseException:
         for path in (*renamed, temporary):
             shutil.rmtree(path, ignore_errors=True)
         for path in sorted(missing, key=lambda path: len(path.parts), reverse=True):
             # A directory that is not empty stays.
             with contextlib.suppress(OSError):
                 path.rmdir()
-        if isinstance(error, OSError | tf.errors.OpError):
-            raise ExportError(f"{directory} could not be written: {error}.") from error
         raise
     shutil.rmtree(temporary, ignore_errors=True)

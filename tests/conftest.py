@@ -31,7 +31,7 @@ def strategy_scope(request):
 def _reload_exports_here(request, monkeypatch):
     """Importing TensorFlow takes seconds: tests that are not marked fresh_process reload exports in this process."""
     if "fresh_process" not in request.keywords:
-        monkeypatch.setattr(exporter, "served_logits", served_outputs.served_logits)
+        monkeypatch.setattr(exporter, "served_outputs", served_outputs.served_outputs)
 
 
 @pytest.fixture(autouse=True)

@@ -177,7 +177,9 @@ class SubnetConv2D(SubnetLayer):
         if not self.explicit_padding:
             return convolution
         pad = keras.layers.ZeroPadding2D(self.explicit_padding, self.data_format, dtype=self.dtype_policy)
-        return keras.Sequential([pad, convolution], name=self.name)
+        twin = keras.Sequential([pad, convolution], name=self.name)
+        twin.dtype_policy = self.dtype_policy
+        return twin
 
     def get_config(self):
         return super().get_config() | {"padding": self.padding}

@@ -5,6 +5,7 @@ import keras
 from iterand_tf import checks
 from iterand_tf.models.convnets import build_convnet
 from iterand_tf.models.factories import LayerFactory, StockFactory, SubnetFactory
+from iterand_tf.models.pixels import from_pixels_to_logits
 from iterand_tf.models.resnets import SHAPES, build_resnet
 
 _CONVNET_STAGES = {"conv2": 1, "conv4": 2, "conv6": 3, "conv8": 4}
@@ -12,7 +13,16 @@ _CONVNET_STAGES = {"conv2": 1, "conv4": 2, "conv6": 3, "conv8": 4}
 NAMES = (*_CONVNET_STAGES, *SHAPES)
 STEMS = ("cifar", "imagenet")
 
-__all__ = ["NAMES", "STEMS", "LayerFactory", "StockFactory", "SubnetFactory", "build", "smallest_image"]
+__all__ = [
+    "NAMES",
+    "STEMS",
+    "LayerFactory",
+    "StockFactory",
+    "SubnetFactory",
+    "build",
+    "from_pixels_to_logits",
+    "smallest_image",
+]
 
 
 def build(

@@ -1,7 +1,8 @@
-"""The first and the last layers that all models share."""
+"""The first and the last layers that all models share: pixels in 0-255 come in, float32 logits go out."""
 
 import keras
 
+_NORMALIZE, _LOGITS = "normalize", "logits"
 # Mean and variance of ImageNet's channels for pixels in 0-255; one channel takes their average.
 _MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _VARIANCE = ((0.229 * 255) ** 2, (0.224 * 255) ** 2, (0.225 * 255) ** 2)
@@ -13,9 +14,15 @@ def pixel_input(input_shape: tuple[int, int, int]):
     mean, variance = (_MEAN, _VARIANCE) if channels == 3 else (sum(_MEAN) / 3, sum(_VARIANCE) / 3)
     image = keras.Input(input_shape, name="image")
     # In float32 also under mixed precision, where 255 has only two digits.
-    return image, keras.layers.Normalization(mean=mean, variance=variance, dtype="float32", name="normalize")(image)
+    return image, keras.layers.Normalization(mean=mean, variance=variance, dtype="float32", name=_NORMALIZE)(image)
 
 
 def logits(outputs):
     """The classifier's outputs in float32, also under mixed precision."""
-    return keras.layers.Activation("linear", dtype="float32", name="logits")(outputs)
+    return keras.layers.Activation("linear", dtype="float32", name=_LOGITS)(outputs)
+
+
+def from_pixels_to_logits(model: keras.Model) -> bool:
+    """Whether a model begins and ends as those of `build` do, so that what it takes and gives is known."""
+    layers = getattr(model, "layers", [])
+    return len(layers) > 2 and layers[1].name == _NORMALIZE and layers[-1].name == _LOGITS

@@ -1,5 +1,7 @@
 """Exports of models that cannot be baked into stock layers: subclassed ones, and Subnet layers inside wrappers."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -80,7 +82,13 @@ def test_answers_as_the_trained_model(build, export_format, tmp_path):
     expected = np.asarray(model(IMAGES)).astype(np.float32)
     if build is half_precision and export_format == "tflite":
         pytest.skip("TensorFlow Lite has no bfloat16 matrix product")
-    result = export.export_saved_model(model, tmp_path, sample=IMAGES, export_format=export_format)
+    says_why = (
+        pytest.warns(UserWarning, match="the layer lambda.* cannot be made again")
+        if (build is with_layers_that_cannot_be_cloned)
+        else contextlib.nullcontext()
+    )
+    with says_why:
+        result = export.export_saved_model(model, tmp_path, sample=IMAGES, export_format=export_format)
     assert result.max_abs_difference < 1e-5
     assert result.num_weights == sum(layer.num_weights for layer in iterand_tf.subnet_layers(model)) + STOCK.get(
         build, 0
@@ -112,6 +120,6 @@ def test_a_subclassed_model_needs_a_sample(tmp_path):
 def test_a_difference_is_refused(tmp_path, monkeypatch):
     model = subclassed()
     monkeypatch.setattr(iterand_tf.SubnetLayer, "baked_kernel", lambda layer: layer.kernel)
-    with pytest.raises(ExportError, match="reloaded logits differ"):
+    with pytest.raises(ExportError, match="reloaded outputs differ"):
         export.export_saved_model(model, tmp_path, sample=IMAGES)
     assert not list(tmp_path.iterdir())

@@ -8,8 +8,8 @@ import sys
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = """
 import sys, keras, export, iterand_tf
-layers = [iterand_tf.SubnetConv2D(2, 3, data_format="channels_first"), keras.layers.Flatten(), iterand_tf.SubnetDense(2)]
-model = keras.Sequential([keras.Input((3, 8, 8)), *layers], name="mine")
+convolution = iterand_tf.SubnetConv2D(2, 3, data_format="channels_first")
+model = keras.Sequential([keras.Input((3, 8, 8)), convolution, keras.layers.Flatten()], name="mine")
 try:
     export.export_saved_model(model, sys.argv[1])
 except export.ExportError as error:

@@ -103,7 +103,7 @@ def run(mode: str, config: Config) -> None:
     from export import check_export_dir
     from iterand_tf.training.run import evaluate, train
 
-    if config.export.export_dir or mode == "export":
+    if mode == "export" or (mode == "train" and config.export.export_dir):
         check_export_dir(config.export.export_dir)
     if mode == "train":
         result = train(config)
@@ -129,15 +129,18 @@ def export_run(config: Config, model_dir: ModelDir) -> dict[str, object]:
     """Writes the run's network as a SavedModel; returns what result.json records of it."""
     from export import export_formats
     from iterand_tf import data
-    from iterand_tf.training.assembly import load_data
+    from iterand_tf.training.assembly import load_data, load_test_data
     from iterand_tf.training.run import load_model
 
     options = config.export
     model = load_model(model_dir, options.export_checkpoint)
-    splits = load_data(config)
-    held_out = splits.validation or splits.test
+    split = load_test_data(config, model_dir.read_dataset())
+    examples = split.test
+    if options.tflite_int8:
+        # Quantization is calibrated on images that are not tested on.
+        examples = load_data(config).validation or examples
     with data.reading(config.data.dataset):
-        sample, _ = next(iter(held_out.evaluation_batches(config.data.batch_size)))
+        sample, _ = next(iter(examples.evaluation_batches(config.data.batch_size)))
     exported = export_formats(
         model,
         options.export_dir,
@@ -145,8 +148,8 @@ def export_run(config: Config, model_dir: ModelDir) -> dict[str, object]:
         sample=sample.numpy(),
         kernel_dtype=options.export_kernel_dtype,
         tflite_int8=options.tflite_int8,
-        decode=splits.test.evaluation_image,
-        labels=splits.class_names,
+        decode=split.test.evaluation_image,
+        labels=split.class_names,
         flags=flags_text(config),
     )
     metrics: dict[str, object] = {}

@@ -10,11 +10,16 @@ import tensorflow as tf
 
 from iterand_tf import checks
 from iterand_tf.errors import ExportError
-from iterand_tf.files import check_writable
+from iterand_tf.files import check_writable, is_local
 
 
 def check_export_dir(export_dir: str | os.PathLike) -> pathlib.Path:
     """Returns the directory's path, or raises ExportError unless versions can be written into it."""
+    if not is_local(export_dir):
+        raise ExportError(
+            f"export_dir={export_dir} is not in the local file system; export to a local directory, and copy the "
+            "version from there."
+        )
     path = pathlib.Path(export_dir).expanduser()
     if not str(export_dir):
         raise ExportError("export_dir is empty; give the directory to write EXPORT_DIR/VERSION into.")

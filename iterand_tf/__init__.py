@@ -1,6 +1,6 @@
 """Train networks by choosing random weights instead of optimizing them (IteRand, arXiv 2106.09269)."""
 
-from iterand_tf import masks, models
+from iterand_tf import masks, models, optimization
 from iterand_tf.callbacks import Rerandomize, rerandomize_model
 from iterand_tf.layers import SubnetConv2D, SubnetDense, SubnetLayer, subnet_layers
 from iterand_tf.rerandomization import RerandomizationSchedule
@@ -16,6 +16,7 @@ __all__ = [
     "__version__",
     "masks",
     "models",
+    "optimization",
     "rerandomize_model",
     "sparsity_report",
     "subnet_layers",

@@ -45,6 +45,17 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
         file.write(text.encode())
 
 
+def is_local(path: str | os.PathLike) -> bool:
+    """Whether a path names a place in the local file system, unlike gs://bucket/run.
+
+    Example:
+
+    >>> is_local("runs/one"), is_local("gs://bucket/run")
+    (True, False)
+    """
+    return "://" not in os.fspath(path)
+
+
 def check_writable(directory: pathlib.Path) -> None:
     """Raises OSError unless files can be written into a directory, which need not exist yet; leaves nothing."""
     missing = [path for path in (directory, *directory.parents) if not path.exists()]

@@ -1,13 +1,13 @@
 """Datasets as batches for training and evaluation."""
 
 from iterand_tf.data.augmentation import AUGMENTATIONS, KERAS_CV_POLICIES
-from iterand_tf.data.digits import load_digits
+from iterand_tf.data.digits import load_digits, load_digits_test
 from iterand_tf.data.examples import ArrayExamples, EncodedExamples, Examples
-from iterand_tf.data.folder import load_folder
+from iterand_tf.data.folder import load_folder, load_folder_test
 from iterand_tf.data.reading import reading
 from iterand_tf.data.shard import Shard
-from iterand_tf.data.splits import Splits
-from iterand_tf.data.tfds_images import load_tfds
+from iterand_tf.data.splits import EvaluationSplit, Source, Splits
+from iterand_tf.data.tfds_images import load_tfds, load_tfds_test
 from iterand_tf.errors import DataError
 
 __all__ = [
@@ -15,10 +15,13 @@ __all__ = [
     "KERAS_CV_POLICIES",
     "ArrayExamples",
     "EncodedExamples",
+    "EvaluationSplit",
     "Examples",
     "Shard",
+    "Source",
     "Splits",
     "load",
+    "load_test",
     "reading",
 ]
 
@@ -32,17 +35,21 @@ def load(
     max_train_examples: int = 0,
     image_size: int = 0,
     seed: int = 0,
+    test_split: float = 0.2,
 ) -> Splits:
     """Loads a dataset and holds out a part of its training examples for validation.
 
     Args:
-        dataset: `"digits"` (bundled with scikit-learn), a TFDS dataset's name, or `"folder:PATH"` with
-            PATH/SPLIT/CLASS/*.jpg.
+        dataset: `"digits"` (bundled with scikit-learn), a TFDS dataset's name with or without configuration and
+            version, or `"folder:PATH"` with PATH/SPLIT/CLASS/*.jpg or PATH/CLASS/*.jpg.
         data_dir: TFDS root; empty for TFDS_DATA_DIR or TFDS's default.
-        validation_split: fraction of the training examples held out, in [0, 1).
+        validation_split: fraction of the training examples held out, in [0, 1); a validation part that the dataset
+            brings beside its test part is used instead.
         max_train_examples: use only so many of the others; 0 for all.
         image_size: pixels of the square images; 0 for the dataset's own, or 224 where they differ.
         seed: of the choice of validation examples.
+        test_split: fraction of each class that is held out to test on where the dataset brings no test part, in
+            (0, 1); always the same examples, whatever the seed.
 
     Raises:
         DataError: if the dataset is missing, empty or broken, or its labels are outside the class range.
@@ -59,5 +66,39 @@ def load(
         return load_digits(validation_split, max_train_examples, seed)
     with reading(dataset):
         if dataset.startswith(_FOLDER):
-            return load_folder(dataset[len(_FOLDER) :], image_size, validation_split, max_train_examples, seed)
-        return load_tfds(dataset, data_dir, image_size, validation_split, max_train_examples, seed)
+            path = dataset[len(_FOLDER) :]
+            return load_folder(path, image_size, validation_split, test_split, max_train_examples, seed)
+        return load_tfds(dataset, data_dir, image_size, validation_split, test_split, max_train_examples, seed)
+
+
+def load_test(
+    dataset: str,
+    data_dir: str = "",
+    image_size: int = 0,
+    test_split: float = 0.2,
+    class_names: tuple[str, ...] = (),
+) -> EvaluationSplit:
+    """Loads only what a network is tested on, the test part of `load`'s result.
+
+    Args:
+        dataset: as in `load`.
+        data_dir: as in `load`.
+        image_size: the `image_size` of the `Splits` that `load` gave.
+        test_split: as in `load`.
+        class_names: the class names of those `Splits`, where they are known; a folder of training images need not be
+            there then.
+
+    Raises:
+        DataError: if the test part is missing or broken.
+
+    Example:
+
+    >>> load_test("digits").test.num_examples
+    360
+    """
+    if dataset == "digits":
+        return load_digits_test()
+    with reading(dataset):
+        if dataset.startswith(_FOLDER):
+            return load_folder_test(dataset[len(_FOLDER) :], image_size, test_split, class_names)
+        return load_tfds_test(dataset, data_dir, image_size, test_split)

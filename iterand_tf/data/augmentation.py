@@ -102,6 +102,8 @@ def policy(name: str, seed: int) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Te
     # Importing keras_cv takes seconds, and these policies alone need it.
     import keras_cv
 
+    # Some of their layers draw from TensorFlow's global generator, which has no seed of its own.
+    tf.random.set_global_generator(tf.random.Generator.from_seed(seed))
     layer = {
         "randaugment": lambda: keras_cv.layers.RandAugment(value_range=(0, 255), seed=seed, dtype="float32"),
         "mixup": lambda: keras_cv.layers.MixUp(seed=seed, dtype="float32"),
@@ -109,7 +111,12 @@ def policy(name: str, seed: int) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Te
     }[name]()
 
     def apply(images, labels):
-        batch = layer({"images": images, "labels": labels}, training=True)
+        # RandAugment changes colours, and takes three channels only.
+        is_grey = name == "randaugment" and images.shape[-1] == 1
+        inputs = tf.image.grayscale_to_rgb(images) if is_grey else images
+        batch = layer({"images": inputs, "labels": labels}, training=True)
+        if is_grey:
+            batch["images"] = tf.image.rgb_to_grayscale(batch["images"])
         return tf.ensure_shape(batch["images"], images.shape), tf.ensure_shape(batch["labels"], labels.shape)
 
     return apply

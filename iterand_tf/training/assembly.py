@@ -11,10 +11,11 @@ import tensorflow as tf
 from iterand_tf import data, models, optimization
 from iterand_tf.callbacks import Rerandomize
 from iterand_tf.checks import ArgumentError
-from iterand_tf.errors import UserError
+from iterand_tf.errors import DataError, UserError
 from iterand_tf.layers.subnet_options import OPTION_NAMES
 from iterand_tf.strategies import enable_distributed_fit
 from iterand_tf.training.config import Config, flag_error
+from iterand_tf.training.dataset_record import DatasetRecord
 
 
 def load_data(config: Config) -> data.Splits:
@@ -26,7 +27,35 @@ def load_data(config: Config) -> data.Splits:
         config.data.max_train_examples,
         config.data.image_size,
         config.training.seed,
+        config.data.test_split,
     )
+
+
+def load_test_data(config: Config, record: DatasetRecord | None) -> data.EvaluationSplit:
+    """What a run's network is tested on, and nothing else of the dataset.
+
+    Args:
+        config: of the run.
+        record: of the dataset that the run was trained on; None where the run kept none.
+
+    Raises:
+        DataError: if the test part is missing, broken or not what it was.
+    """
+    options = config.data
+    if record is None:
+        return load_data(config)
+    split = data.load_test(options.dataset, options.data_dir, record.image_size, options.test_split, record.class_names)
+    check_dataset(config, record, split)
+    return split
+
+
+def check_dataset(config: Config, record: DatasetRecord | None, split: data.EvaluationSplit) -> None:
+    """Raises DataError if the dataset is not what a run was trained on."""
+    if record is not None and (difference := record.difference(split)):
+        raise DataError(
+            f"--dataset={config.data.dataset} has changed since the run was trained: {difference}; restore it, or "
+            "train anew in another --model_dir."
+        )
 
 
 def build_model(config: Config, splits: data.Splits) -> keras.Model:

@@ -146,6 +146,34 @@ class ShareStatistics(keras.callbacks.Callback):
             variable.assign(values.reshape(array.shape).astype(array.dtype))
 
 
+class ModelFile:
+    """A `.keras` file of a network without its optimizer, which a reader sees whole, old or new.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        self._copy: keras.Model | None = None
+
+    def write(self, model: keras.Model) -> None:
+        """Writes the model as it is now."""
+        # Keras saves the optimizer with a compiled model, and compiles what keras.models.clone_model gives.
+        if self._copy is None:
+            self._copy = type(model).from_config(model.get_config())
+        self._copy.set_weights(model.get_weights())
+        # Keras decides by the name's ending what to write.
+        temporary = self._path.with_name(f".tmp_{self._path.name}")
+        try:
+            self._copy.save(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
 class SaveState(keras.callbacks.Callback):
     """Saves the state that `--resume` continues from, and at each epoch's end the best network so far.
 
@@ -153,7 +181,7 @@ class SaveState(keras.callbacks.Callback):
 
     Args:
         state: of the run.
-        best_model: path of the best network by `val_accuracy`; without validation, of the last.
+        best_model: the file of the best network by `val_accuracy`; without validation, of the last.
         steps_per_epoch: of a whole epoch.
         checkpoint_steps: steps between two checkpoints inside an epoch; 0 for none.
         writes: whether this process writes files.
@@ -163,7 +191,7 @@ class SaveState(keras.callbacks.Callback):
     def __init__(
         self,
         state: TrainingState,
-        best_model: pathlib.Path,
+        best_model: ModelFile,
         steps_per_epoch: int,
         checkpoint_steps: int,
         writes: bool,
@@ -205,7 +233,7 @@ class SaveState(keras.callbacks.Callback):
         accuracy = logs.get("val_accuracy")
         if accuracy is None or accuracy > self._state.best_accuracy:
             if self._writes:
-                save_model(self.model, self._best_model)
+                self._best_model.write(self.model)
             self._state.best_accuracy = accuracy or 0.0
         self._state.epoch, self._first_batch = epoch + 1, 0
         self._save(0)
@@ -221,18 +249,6 @@ class SaveState(keras.callbacks.Callback):
     def _check_finite(self, logs):
         if not math.isfinite(float(logs["loss"])):
             raise DivergedError(f"the loss is {float(logs['loss'])} after step {self._state.step}; {DIVERGED}")
-
-
-def save_model(model: keras.Model, path: pathlib.Path) -> None:
-    """Writes a `.keras` file so that a reader sees the old or the new file, never a part."""
-    temporary = path.with_name(f".tmp_{path.name}")
-    try:
-        model.save(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class EpochLine(keras.callbacks.Callback):

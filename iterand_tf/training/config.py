@@ -49,7 +49,14 @@ class DataConfig(Options):
         "", "read TFDS datasets below this directory; empty: TFDS_DATA_DIR or else TFDS's default"
     )
     validation_split: float = option(
-        0.1, "hold out this fraction of the training data, chosen by --seed, to validate on", minimum=0, below=1
+        0.1,
+        "hold out this fraction of the training data, chosen by --seed, to validate on; a validation part that the "
+        "dataset brings beside its test part is used instead",
+        minimum=0,
+        below=1,
+    )
+    test_split: float = option(
+        0.2, "where the dataset brings no test part, hold out this fraction of each class to test on", above=0, below=1
     )
     max_train_examples: int = option(0, "train on so many of the examples only; 0: on all", minimum=0)
     image_size: int = option(

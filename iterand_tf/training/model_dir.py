@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from iterand_tf.errors import ModelDirError
-from iterand_tf.files import check_writable, locked, temporary_of, write_atomically
+from iterand_tf.files import check_writable, is_local, locked, temporary_of, write_atomically
 from iterand_tf.training.config import Config
+from iterand_tf.training.dataset_record import DatasetRecord
 from iterand_tf.training.flags_file import changed_flags, flags_text
 
 
@@ -39,7 +40,7 @@ class ModelDir:
             dataset = config.data.dataset.partition(":")[0].partition("/")[0]
             time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
             return cls(pathlib.Path("runs", f"{dataset}_{config.model.model}_{config.method.method}_{time}"))
-        run = cls(pathlib.Path(config.run.model_dir).expanduser())
+        run = cls(_local_path(config.run.model_dir))
         run._check_writable()
         left_by_a_killed_start = {temporary_of(run.flags_file)}
         if not run.path.exists() or set(run.path.iterdir()) <= left_by_a_killed_start:
@@ -62,7 +63,7 @@ class ModelDir:
         """
         if not path:
             raise ModelDirError("--mode=evaluate and --mode=export need --model_dir, the directory of a run.")
-        run = cls(pathlib.Path(path).expanduser())
+        run = cls(_local_path(path))
         if not run.flags_file.is_file():
             raise ModelDirError(f"--model_dir={path} holds no run; give a directory that training has written.")
         return run
@@ -70,6 +71,10 @@ class ModelDir:
     @property
     def flags_file(self) -> pathlib.Path:
         return self.path / "flags.txt"
+
+    @property
+    def dataset(self) -> pathlib.Path:
+        return self.path / "dataset.json"
 
     @property
     def best_model(self) -> pathlib.Path:
@@ -128,6 +133,19 @@ class ModelDir:
                 "--resume."
             ) from error
 
+    def write_dataset(self, record: DatasetRecord) -> None:
+        """Keeps what the run is trained on, unless an earlier part of the run has done so."""
+        if not self.dataset.exists():
+            with self.being_written():
+                write_atomically(self.dataset, record.to_json())
+
+    def read_dataset(self) -> DatasetRecord | None:
+        """What `write_dataset` wrote; None for a run of a version that did not."""
+        if not self.dataset.exists():
+            return None
+        with self.being_read(self.dataset):
+            return DatasetRecord.from_json(self.dataset.read_text(encoding="utf-8"))
+
     def write_result(self, result: dict[str, Any]) -> None:
         with self.being_written():
             write_atomically(self.result, json.dumps(result, indent=2) + "\n")
@@ -135,7 +153,7 @@ class ModelDir:
     def read_result(self) -> dict[str, Any]:
         """What `write_result` wrote, or an empty dictionary."""
         with self.being_read(self.result):
-            return json.loads(self.result.read_text()) if self.result.exists() else {}
+            return json.loads(self.result.read_text(encoding="utf-8")) if self.result.exists() else {}
 
     @contextlib.contextmanager
     def being_read(self, path: pathlib.Path) -> Iterator[None]:
@@ -146,12 +164,13 @@ class ModelDir:
             raise ModelDirError(f"{path} cannot be read and may be damaged; restore or remove it.") from error
 
     def remove(self) -> None:
-        """Removes what the run has written, and the directory itself unless it is a link."""
-        for entry in self.path.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        """Removes what the run has written, by name, and the directory itself if nothing else is in it."""
+        for directory in (self.checkpoints, self.tensorboard):
+            shutil.rmtree(directory, ignore_errors=True)
+        for file in (self.flags_file, self.dataset, self.best_model, self.metrics, self.result):
+            file.unlink(missing_ok=True)
+            temporary_of(file).unlink(missing_ok=True)
+        # A link, and a directory that holds files of others, stay.
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
@@ -171,3 +190,9 @@ class ModelDir:
             raise ModelDirError(
                 f"--model_dir={self.path} was made by other flags ({changes}); use those, or another directory."
             )
+
+
+def _local_path(model_dir):
+    if not is_local(model_dir):
+        raise ModelDirError(f"--model_dir={model_dir} is not in the local file system; give a local directory.")
+    return pathlib.Path(model_dir).expanduser()

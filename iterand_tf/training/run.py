@@ -17,7 +17,7 @@ import tensorflow as tf
 from iterand_tf import data
 from iterand_tf.data.reading import reason
 from iterand_tf.errors import DataError, LostWorkerError, ModelDirError, UserError
-from iterand_tf.interruption import deferred_signals
+from iterand_tf.interruption import InterruptedRunError, deferred_signals
 from iterand_tf.sparsity_report import sparsity_report
 from iterand_tf.strategies.strategy import (
     any_worker,
@@ -31,11 +31,13 @@ from iterand_tf.strategies.strategy import (
 )
 from iterand_tf.training.assembly import (
     build_model,
+    check_dataset,
     check_devices,
     check_steps,
     compile_model,
     environment,
     load_data,
+    load_test_data,
     loss_and_metrics,
     method_callbacks,
 )
@@ -43,13 +45,14 @@ from iterand_tf.training.callbacks import (
     EpochLine,
     EventFiles,
     MetricsFile,
+    ModelFile,
     SaveState,
     ShareStatistics,
     Throughput,
-    save_model,
 )
 from iterand_tf.training.checkpoints import Checkpoints
 from iterand_tf.training.config import Config
+from iterand_tf.training.dataset_record import DatasetRecord
 from iterand_tf.training.flags_file import binding_flags
 from iterand_tf.training.model_dir import ModelDir
 from iterand_tf.training.state import TrainingState, restore_model
@@ -82,6 +85,8 @@ def train(config: Config) -> TrainResult:
     model_dir = ModelDir.for_run(config) if chief else ModelDir(pathlib.Path(config.run.model_dir).expanduser())
     with environment(config):
         splits = load_data(config)
+        if config.run.resume:
+            check_dataset(config, model_dir.read_dataset(), splits)
         # Refuse before anything is written.
         if splits.validation:
             shard = data.Shard(num_replicas(strategy))
@@ -119,12 +124,18 @@ def evaluate(config: Config, model_dir: ModelDir) -> dict[str, Any]:
         UserError: if the data or the run's files are missing.
     """
     with environment(config):
-        splits = load_data(config)
+        test = load_test_data(config, model_dir.read_dataset()).test
+        last, best = (load_model(model_dir, which) for which in ("last", "best"))
+        if test.image_shape != best.input_shape[1:]:
+            raise DataError(
+                f"the test images have the shape {test.image_shape}, the network takes {best.input_shape[1:]}; restore "
+                "the images that the run was trained on."
+            )
         with data.reading(config.data.dataset):
             return {
-                "test_accuracy": _accuracy(load_model(model_dir, "last"), splits.test, config),
-                "best_test_accuracy": _accuracy(load_model(model_dir, "best"), splits.test, config),
-                "num_test_examples": splits.test.num_examples,
+                "test_accuracy": _accuracy(last, test, config),
+                "best_test_accuracy": _accuracy(best, test, config),
+                "num_test_examples": test.num_examples,
             }
 
 
@@ -179,13 +190,17 @@ class _Job:
             print(f"{_summary(self.model, self.config, self.splits)}\nwriting {self.model_dir.path}", flush=True)
         try:
             with data.reading(self.config.data.dataset), self.model_dir.being_written():
+                if self.chief:
+                    self.model_dir.write_dataset(DatasetRecord.of(self.splits))
                 if not resumed:
                     # From now on a run without checkpoints has lost them.
                     state.save(self.chief)
                 self._fit(state, methods, metrics_file)
-        except DataError:
-            # Nothing was trained, so nothing is lost.
-            if self.chief and not (run.resume or state.epoch or state.batch):
+        except Exception as error:
+            nothing_trained = not (run.resume or state.epoch or state.batch)
+            expected = isinstance(error, UserError | InterruptedRunError) and not isinstance(error, DataError)
+            if self.chief and nothing_trained and not expected:
+                # Nothing is lost, and the next try is not refused.
                 self.model_dir.remove()
             raise
         if not self.chief:
@@ -213,7 +228,7 @@ class _Job:
                 self._fit_epochs(state.epoch, epochs, 0, callbacks)
         # Where no epoch was asked for, the first network is the best.
         if self.chief and not self.model_dir.best_model.exists():
-            save_model(self.model, self.model_dir.best_model)
+            ModelFile(self.model_dir.best_model).write(self.model)
 
     def _fit_epochs(self, first_epoch, epochs, first_batch, callbacks):
         options, batch_size = self.config.training, self.config.data.batch_size
@@ -240,7 +255,7 @@ class _Job:
         run = self.config.run
         save = SaveState(
             state,
-            self.model_dir.best_model,
+            ModelFile(self.model_dir.best_model),
             self.steps_per_epoch,
             run.checkpoint_steps,
             self.chief,
@@ -300,7 +315,8 @@ def _summary(model, config, splits):
     held_out = splits.validation.num_examples if splits.validation else 0
     lines = [
         f"{config.method.method} on {config.data.dataset}: {splits.train.num_examples:,} training, {held_out:,} "
-        f"validation and {splits.test.num_examples:,} test images of {'x'.join(map(str, splits.train.image_shape))}"
+        f"validation and {splits.test.num_examples:,} test images of {'x'.join(map(str, splits.train.image_shape))}",
+        *splits.notes,
     ]
     if config.method.method == "dense":
         lines.append(f"{model.name}: {num_kernel_entries(model):,} weights, all trained")

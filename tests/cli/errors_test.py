@@ -109,9 +109,7 @@ BAD_FOLDERS = [
     ("test/cow/0.png", png(16, 16), [], 2, "cow is a class that the train folder does not have; remove or add it"),
     ("train/cow/0.txt", b"no image", [], 2, "train/cow holds no image; put some there, or remove it"),
     ("train", None, [], 2, "one is missing"),
-    ("test", None, [], 2, "one is missing"),
     ("train/cat/2.png", b"not an image", ["--image_size=16"], 2, "cannot be read"),
-    ("train/cat/2.png/0.png", png(16, 16), ["--image_size=16"], 2, "2.png is not a file; remove or replace it"),
 ]
 
 
@@ -142,7 +140,7 @@ def test_a_test_image_that_cannot_be_decoded_is_one_sentence_and_keeps_what_was_
     arguments += ["--validation_split=0", "--epochs=1"]
     assert here(*arguments) == 2
     assert "cannot be read (Unknown image file format" in capsys.readouterr().err
-    bad.unlink()
+    tf.io.write_file(str(bad), tf.io.encode_png(np.zeros((16, 16, 3), np.uint8)))
     assert here(*arguments, "--resume") == 0
     assert result_of(tmp_path / "model")["steps"] == 1
 

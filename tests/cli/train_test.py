@@ -15,7 +15,15 @@ def rows_of(model_dir):
 
 def test_leaves_every_file_of_a_run(trained_run):
     names = {path.name for path in trained_run.model_dir.iterdir()}
-    assert names == {"flags.txt", "metrics.csv", "tensorboard", "checkpoints", "best.keras", "result.json"}
+    assert names == {
+        "flags.txt",
+        "dataset.json",
+        "metrics.csv",
+        "tensorboard",
+        "checkpoints",
+        "best.keras",
+        "result.json",
+    }
     result = result_of(trained_run.model_dir)
     assert result["test_accuracy"] > 0.5
     assert result["num_weights"] == 9 * 16 + 9 * 16 * 16 + 256 * 64 + 64 * 64 + 640

@@ -15,7 +15,7 @@ from export.bake import bake, can_bake
 from export.clone import CannotCloneError
 from export.fold import fold_batch_normalization
 from export.pack import round_values
-from iterand_tf import subnet_layers
+from iterand_tf.layers import built_subnet_layers
 
 # The types whose values float32 holds.
 _KERNEL_DTYPES = ("float32", "bfloat16", "float16")
@@ -70,7 +70,7 @@ class Network:
         Raises:
             ValueError: if a Subnet layer's kernel is float64.
         """
-        wide = [layer.name for layer in subnet_layers(model) if layer.kernel.dtype not in _KERNEL_DTYPES]
+        wide = [layer.name for layer in built_subnet_layers(model) if layer.kernel.dtype not in _KERNEL_DTYPES]
         if wide:
             raise ValueError(f"export takes kernels of {', '.join(_KERNEL_DTYPES)}. Received: layers={wide}")
         try:
@@ -79,7 +79,7 @@ class Network:
             baked = None
             warnings.warn(f"{error}; BatchNormalization is not folded in this export", stacklevel=3)
         if baked is None:
-            masked = {id(layer.kernel): _float32(layer.baked_kernel()) for layer in subnet_layers(model)}
+            masked = {id(layer.kernel): _float32(layer.baked_kernel()) for layer in built_subnet_layers(model)}
             return cls(model, tuple(Kernel(v, masked.get(id(v), _float32(v))) for v in _kernels_of(model)))
         if not fold:
             return cls(baked, tuple(Kernel(variable, _float32(variable)) for variable in _kernels_of(baked)))
@@ -98,7 +98,7 @@ class Network:
     def other_weights(self) -> list[keras.Variable]:
         """The variables that an answer depends on beside the kernels: no scores, and no counts of draws."""
         without = {id(kernel.variable) for kernel in self.kernels}
-        for layer in subnet_layers(self.model):
+        for layer in built_subnet_layers(self.model):
             without |= {id(variable) for variable in (layer.scores, layer.num_draws, layer.rerandomized_at)}
         return [variable for variable in self.model.variables if id(variable) not in without]
 
@@ -153,7 +153,7 @@ def _float32(values):
 @contextlib.contextmanager
 def _kernels_as_given(model):
     """Within, Subnet layers compute with their kernel as it is, without a mask."""
-    layers = list(subnet_layers(model))
+    layers = list(built_subnet_layers(model))
     for layer in layers:
         setattr(layer, _EFFECTIVE_KERNEL, functools.partial(getattr, layer, "kernel"))
     try:

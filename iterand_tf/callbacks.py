@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from iterand_tf.layers import SubnetLayer, subnet_layers
+from iterand_tf.layers import SubnetLayer, built_subnet_layers
 from iterand_tf.rerandomization import RerandomizationSchedule
 
 
@@ -77,7 +77,7 @@ class Rerandomize(keras.callbacks.Callback):
         if self._begins:
             self._begins = False
             self._step = current_step(self.model)
-            if any(layer.built for layer in subnet_layers(self.model)):
+            if any(built_subnet_layers(self.model)):
                 self._find_layers()
                 self._redrawn = _complete_event(self._layers, self.schedule, self._step)
 
@@ -179,7 +179,7 @@ def _complete_event(layers, schedule, step):
 
 def _layers_to_rerandomize(model: keras.Model) -> list[SubnetLayer]:
     """The built Subnet layers; those that no call has used are left out."""
-    layers = [layer for layer in subnet_layers(model) if layer.built]
+    layers = list(built_subnet_layers(model))
     if not layers:
         raise ValueError(f"Rerandomize needs a model with Subnet layers that are built. Received: model={model.name}")
     check_draws_differ(layers)

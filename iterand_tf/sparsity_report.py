@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from iterand_tf.layers import subnet_layers
+from iterand_tf.layers import built_subnet_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,6 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
     return SparsityReport(
         tuple(
             LayerSparsity(layer.name, tuple(layer.kernel.shape), layer.num_weights, layer.num_kept)
-            for layer in subnet_layers(model)
-            if layer.built
+            for layer in built_subnet_layers(model)
         )
     )

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,19 @@ def test_importing_the_library_leaves_the_rest_out():
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert [name for name in ast.literal_eval(printed) if name != "absl.flags"] == []
+
+
+def test_the_design_has_the_same_table():
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", (ROOT / "docs" / "design.md").read_text(), re.MULTILINE)
+    stated = {
+        (
+            name.removeprefix("iterand_tf/").removesuffix("/").removesuffix(".py").replace("__init__", "iterand_tf"),
+            int(rank),
+        )
+        for rank, modules in rows
+        for name in re.findall("`(.*?)`", modules)
+    }
+    assert stated == {(name.removeprefix("iterand_tf."), rank) for name, rank in RANKS.items()}
 
 
 def test_build_is_up_to_date():

@@ -128,3 +128,9 @@ def test_refuses_a_dynamic_shape():
 
     with pytest.raises(ValueError, match="static shape"):
         mask(tf.zeros(3))
+
+
+def test_compiled_selections_do_not_pile_up():
+    for size in range(2, 300):
+        masks._selection(size)
+    assert masks._selection.cache_info().currsize < 298

@@ -2,6 +2,6 @@
 
 from iterand_tf.layers.subnet_conv2d import SubnetConv2D
 from iterand_tf.layers.subnet_dense import SubnetDense
-from iterand_tf.layers.subnet_layer import SubnetLayer, subnet_layers
+from iterand_tf.layers.subnet_layer import SubnetLayer, built_subnet_layers, subnet_layers
 
-__all__ = ["SubnetConv2D", "SubnetDense", "SubnetLayer", "subnet_layers"]
+__all__ = ["SubnetConv2D", "SubnetDense", "SubnetLayer", "built_subnet_layers", "subnet_layers"]

@@ -72,8 +72,10 @@ class SubnetConv2D(SubnetLayer):
 
     Example:
 
+    >>> import keras
+    >>> from iterand_tf import SubnetConv2D
     >>> layer = SubnetConv2D(8, 3, strides=2, padding=1, sparsity=0.5, seed=0)
-    >>> layer(ops.ones((2, 32, 32, 3))).shape
+    >>> layer(keras.ops.ones((2, 32, 32, 3))).shape
     TensorShape([2, 16, 16, 8])
     >>> layer.num_weights, layer.num_kept
     (216, 108)

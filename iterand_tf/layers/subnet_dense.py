@@ -62,8 +62,10 @@ class SubnetDense(SubnetLayer):
 
     Example:
 
+    >>> import keras
+    >>> from iterand_tf import SubnetDense
     >>> layer = SubnetDense(4, sparsity=0.75, seed=0)
-    >>> layer(ops.ones((2, 8))).shape
+    >>> layer(keras.ops.ones((2, 8))).shape
     TensorShape([2, 4])
     >>> layer.num_weights, layer.num_kept
     (32, 8)

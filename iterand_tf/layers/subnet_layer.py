@@ -257,3 +257,15 @@ def subnet_layers(model: keras.layers.Layer) -> Iterator[SubnetLayer]:
     2
     """
     return (layer for layer in all_layers(model) if isinstance(layer, SubnetLayer))
+
+
+def built_subnet_layers(model: keras.layers.Layer) -> Iterator[SubnetLayer]:
+    """Those of `subnet_layers` that have been built: a layer that no call has used has no kernel.
+
+    Example:
+
+    >>> import iterand_tf
+    >>> len(list(built_subnet_layers(keras.Sequential([iterand_tf.SubnetDense(2)]))))
+    0
+    """
+    return (layer for layer in subnet_layers(model) if layer.built)

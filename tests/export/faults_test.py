@@ -13,6 +13,7 @@ import export
 import iterand_tf
 from export import artifact
 from iterand_tf.errors import ExportError
+from iterand_tf.strategies.strategy import mirrored
 
 INPUTS = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
 IMAGES = np.random.default_rng(0).uniform(0, 1, (5, 8, 8, 3)).astype(np.float32)
@@ -171,3 +172,30 @@ def test_an_error_of_the_callers_decoder_is_no_error_of_writing(tmp_path):
     with pytest.raises(OSError, match="the decoder's own"):
         export.export_saved_model(image_model(), tmp_path / "export", decode=decode)
     assert not (tmp_path / "export").exists()
+
+
+class WithUnusedLayer(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.unused, self.head = iterand_tf.SubnetDense(5), iterand_tf.SubnetDense(3)
+
+    def call(self, inputs):
+        return self.head(inputs)
+
+
+@pytest.mark.filterwarnings("ignore:`build\\(\\)` was called on layer")
+def test_a_layer_that_no_call_uses_is_left_out(tmp_path):
+    model = WithUnusedLayer()
+    model(INPUTS)
+    result = export.export_saved_model(model, tmp_path, sample=INPUTS)
+    assert (result.num_weights, result.max_abs_difference) == (12, 0)
+
+
+def test_a_dense_export_loads_in_the_scope_of_a_strategy(tmp_path):
+    """The guide says so, since a packed one does not."""
+    model = dense(3)
+    path = export.export_saved_model(model, tmp_path, export_format="dense").path
+    with mirrored(("CPU:0", "CPU:1")).scope():
+        served = tf.saved_model.load(str(path))
+    outputs = served.signatures["serving_default"](image=tf.constant(INPUTS))["outputs"]
+    np.testing.assert_allclose(outputs, model(INPUTS), rtol=1e-5)

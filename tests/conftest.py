@@ -1,9 +1,14 @@
+# ruff: noqa: E402
 """Fixtures shared by all tests. The CPU is split in two before TensorFlow starts."""
 
 import os
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# What XLA has compiled once, later tests load, as do the processes that they start.
+_compiled = tempfile.TemporaryDirectory(prefix="compiled_by_xla_")
+os.environ.setdefault("TF_XLA_FLAGS", f"--tf_xla_persistent_cache_directory={_compiled.name}")
 
 import contextlib
 

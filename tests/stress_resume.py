@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -32,9 +32,10 @@ FLAGS = [
     "--checkpoint_steps=5",
     "--deterministic",
 ]
-STEPS_PER_EPOCH = 21  # of 1,293 examples
-LONGEST_LIFE = 0.5  # seconds before a kill, after the first checkpoint or, sometimes, after the start
-EARLY = 0.2  # of the kills
+STEPS_PER_EPOCH = 21
+# A kill comes so many seconds after the first checkpoint at the latest, or, in this part of the cases, after the start.
+LONGEST_LIFE = 0.5
+EARLY = 0.2
 PATIENCE = 300.0
 
 
@@ -43,7 +44,8 @@ def start(model_dir, flags):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def finish(model_dir, flags):
+def finish(model_dir: pathlib.Path, flags: Sequence[str]) -> None:
+    """Runs main.py to its end."""
     process = start(model_dir, flags)
     process.communicate(timeout=PATIENCE)
     if process.returncode:
@@ -67,7 +69,8 @@ def kill_somewhere(model_dir, flags, while_saving):
     if random.random() < EARLY:
         time.sleep(random.uniform(0, LONGEST_LIFE))
     else:
-        while process.poll() is None and newest_step(model_dir) == before:  # the first steps are compiled for seconds
+        # The first steps are compiled for seconds.
+        while process.poll() is None and newest_step(model_dir) == before:
             time.sleep(0.01)
         time.sleep(random.uniform(0, LONGEST_LIFE))
         while while_saving and process.poll() is None and not any(model_dir.glob("checkpoints/.*.tmp")):
@@ -89,8 +92,25 @@ def accuracies(model_dir):
         return [row["val_accuracy"] for row in csv.DictReader(file)]
 
 
-def stress(directory: pathlib.Path, kills: int, epochs: int, more_flags: Sequence[str] = ()) -> int:
-    """Returns how many kills hit a running process."""
+def stress(
+    directory: pathlib.Path,
+    kills: int,
+    epochs: int,
+    more_flags: Sequence[str] = (),
+    finish: Callable[[pathlib.Path, Sequence[str]], None] = finish,
+) -> int:
+    """Raises AssertionError unless the killed run ends as the one that is left alone.
+
+    Args:
+        directory: for both runs.
+        kills: how many.
+        epochs: of a run.
+        more_flags: of both.
+        finish: runs main.py to its end; the tests have one that spares TensorFlow's import.
+
+    Returns:
+        How many kills hit a running process.
+    """
     flags = [f"--epochs={epochs}", *more_flags]
     whole, killed = directory / "whole", directory / "killed"
     finish(whole, flags)

@@ -3,22 +3,22 @@
 import csv
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
+from command_line import ROOT, checkpoint_names, here
 
 from iterand_tf.strategies import local_workers
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
 PATIENCE = 240
-STEPS_PER_EPOCH = 18  # of 1,152 examples
+# An epoch has ten steps.
 FLAGS = [
     "--dataset=digits",
-    "--max_train_examples=1280",
+    "--max_train_examples=640",
     "--model=conv2",
     "--width_factor=0.25",
     "--batch_normalization",
@@ -35,7 +35,7 @@ def arguments(model_dir, *flags):
     return [str(ROOT / "main.py"), *FLAGS, *flags, f"--model_dir={model_dir}"]
 
 
-# main.py, which also leaves the last masks and moving statistics of its worker beside the model_dir
+# This is main.py, which also leaves the last masks and moving statistics of its worker beside the model_dir.
 WITH_ARRAYS = f"""
 import pathlib, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -112,8 +112,7 @@ def whole(tmp_path_factory):
 
 
 def test_two_workers_train_the_network_of_one_process(whole, tmp_path):
-    command = [sys.executable, *arguments(tmp_path / "model", "--epochs=3")]
-    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+    assert here(*FLAGS, "--epochs=3", f"--model_dir={tmp_path}/model") == 0
     np.testing.assert_allclose(losses(whole), losses(tmp_path / "model"), rtol=0, atol=1e-5)
     together, alone = state(whole), state(tmp_path / "model")
     kernels = [name for name in alone if name.endswith("/kernel")]
@@ -121,7 +120,7 @@ def test_two_workers_train_the_network_of_one_process(whole, tmp_path):
     for name in kernels:
         np.testing.assert_array_equal(together[name], alone[name])
     names = {path.name for path in whole.iterdir()}
-    assert names == {"flags.txt", "metrics.csv", "tensorboard", "checkpoints", "best.keras", "result.json"}
+    assert names == {path.name for path in (tmp_path / "model").iterdir()}
 
 
 def assert_equal_on_both_workers(directory, kind, count):
@@ -141,7 +140,8 @@ def test_statistics_that_are_not_synchronized_are_the_chiefs_in_validation(tmp_p
     flags = ["--epochs=1", "--nosynchronized_batch_normalization"]
     codes, errors = ended(start_workers(tmp_path / "model", *flags, script=str(script)))
     assert codes == [0, 0], errors
-    assert_equal_on_both_workers(tmp_path, "statistics", 2 * 4)  # mean and variance of four layers
+    # Four layers have a mean and a variance each.
+    assert_equal_on_both_workers(tmp_path, "statistics", 2 * 4)
     saved = [array for name, array in state(tmp_path / "model").items() if "/moving_" in name]
     with np.load(tmp_path / "statistics_other.npz") as other:
         for name, array in zip(other.files, saved, strict=True):
@@ -158,17 +158,25 @@ def test_a_worker_that_waits_for_another_obeys_a_signal(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_worker_that_is_killed_ends_the_other_and_both_resume(killed, whole, tmp_path):
+def wait_for_checkpoint(workers, model_dir, step):
+    """Returns as soon as it is there, which must be before a worker ends."""
+    while not (model_dir / "checkpoints" / f"step-{step:010}.npz").exists():
+        if any(worker.poll() is not None for worker in workers):
+            for worker in workers:
+                worker.kill()
+            raise AssertionError(ended(workers))
+        time.sleep(0.01)
+
+
+def test_a_worker_or_chief_that_is_killed_ends_the_other_and_both_resume(whole, tmp_path):
     model_dir = tmp_path / "model"
-    workers = start_workers(model_dir, "--epochs=3")
-    for line in workers[0].stdout:
-        if line.startswith("epoch 1/"):
-            workers[killed].send_signal(signal.SIGKILL)
-            break
-    codes, errors = ended(workers)
-    assert (codes[killed], codes[1 - killed]) == (-signal.SIGKILL, 6)
-    assert "error: a worker was lost" in errors[1 - killed]
+    for killed, step, flags in ((1, 6, []), (0, 12, ["--resume"])):
+        workers = start_workers(model_dir, "--epochs=3", *flags)
+        wait_for_checkpoint(workers, model_dir, step)
+        workers[killed].send_signal(signal.SIGKILL)
+        codes, errors = ended(workers)
+        assert (codes[killed], codes[1 - killed]) == (-signal.SIGKILL, 6)
+        assert "error: a worker was lost" in errors[1 - killed]
     codes, errors = ended(start_workers(model_dir, "--epochs=3", "--resume"))
     assert codes == [0, 0], errors
     expected, found = state(whole), state(model_dir)
@@ -187,14 +195,11 @@ def test_workers_with_different_flags_refuse(tmp_path):
 def test_a_signal_to_one_worker_ends_all(tmp_path):
     model_dir = tmp_path / "model"
     workers = start_workers(model_dir, "--epochs=300")
-    for line in workers[0].stdout:
-        if line.startswith("epoch 1/"):
-            workers[1].send_signal(signal.SIGTERM)
-            break
+    wait_for_checkpoint(workers, model_dir, 6)
+    workers[1].send_signal(signal.SIGTERM)
     codes, errors = ended(workers)
     assert codes == [143, 143], errors
-    newest = max((model_dir / "checkpoints").glob("step-*.npz"))
-    assert int(newest.stem[len("step-") :]) >= STEPS_PER_EPOCH
+    assert checkpoint_names(model_dir)[-1] > "step-0000000006.npz"
 
 
 USERS_SCRIPT = """

@@ -3,17 +3,23 @@
 import random
 
 import pytest
-from stress_resume import stress
+from command_line import here
+from stress_resume import FLAGS, stress
+
+
+def finish_here(model_dir, flags):
+    assert here(*FLAGS, *flags, f"--model_dir={model_dir}") == 0
 
 
 def test_killed_and_resumed_to_the_same_bytes(tmp_path):
     random.seed(1)
-    assert stress(tmp_path, kills=2, epochs=6) >= 1
+    assert stress(tmp_path, kills=2, epochs=6, finish=finish_here) >= 1
 
 
 def test_killed_and_resumed_on_two_devices(tmp_path):
     random.seed(1)
-    assert stress(tmp_path, 1, 4, ["--strategy=mirrored", "--virtual_devices=2", "--checkpoint_steps=4"]) == 1
+    flags = ["--strategy=mirrored", "--virtual_devices=2", "--checkpoint_steps=4"]
+    assert stress(tmp_path, kills=1, epochs=4, more_flags=flags, finish=finish_here) == 1
 
 
 @pytest.mark.slow

@@ -66,18 +66,21 @@ def test_pruned_entries_are_positive_zeros(model):
     assert not any(np.signbit(kernel[kernel == 0]).any() for kernel in kernels)
 
 
-def test_a_baked_model_loads_where_the_project_is_not_importable(model, tmp_path):
+def test_baked_models_load_where_the_project_is_not_importable(tmp_path):
     images = np.random.default_rng(0).uniform(0, 255, (3, 8, 8, 3)).astype(np.float32)
-    bake(model).save(tmp_path / "baked.keras")
     np.save(tmp_path / "images.npy", images)
+    models = {name: build() for name, build in MODELS.items()}
+    for name, model in models.items():
+        bake(model).save(tmp_path / f"{name}.keras")
     script = (
         "import sys, numpy as np, keras\n"
-        "model = keras.models.load_model('baked.keras')\n"
-        "np.save('outputs.npy', model(np.load('images.npy')))\n"
+        "for name in sys.argv[1:]:\n"
+        "    np.save(f'{name}.npy', keras.models.load_model(f'{name}.keras')(np.load('images.npy')))\n"
         "assert 'iterand_tf' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True, capture_output=True)
-    np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), model(images))
+    subprocess.run([sys.executable, "-I", "-c", script, *models], cwd=tmp_path, check=True, capture_output=True)
+    for name, model in models.items():
+        np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), model(images), err_msg=name)
 
 
 class Block(keras.layers.Layer):

@@ -9,6 +9,9 @@ import sys
 
 import pytest
 from build_file import BUILD, ROOT, build_text, imports, module_files
+from lowest_versions import dependencies
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 # A module may import those of lower ranks, and of its own group.
 RANKS = {
@@ -41,7 +44,6 @@ ABSENT_FROM_THE_LIBRARY = (
     "iterand_tf.training",
     "keras_cv",
     "tensorflow_datasets",
-    "absl.flags",
 )
 
 
@@ -80,7 +82,7 @@ def test_importing_the_library_leaves_the_rest_out():
     printed = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert [name for name in ast.literal_eval(printed) if name != "absl.flags"] == []
+    assert ast.literal_eval(printed) == []
 
 
 def test_the_design_has_the_same_table():
@@ -122,9 +124,22 @@ def test_the_version_is_that_of_the_changelog():
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def pins():
+    """The version of each line of requirements.txt by the name of its package."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"==[^*,]+", str(requirement.specifier)) for requirement in requirements)
+    return {canonicalize_name(each.name): str(each.specifier).removeprefix("==") for each in requirements}
+
+
 def test_requirements_pin_every_dependency_of_the_wheel():
-    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-    assert all("==" in line for line in lines)
-    for line in lines:
-        name, version = line.split("==")
-        assert importlib.metadata.version(name) == version
+    pinned = pins()
+    for requirement in map(Requirement, dependencies()):
+        name = canonicalize_name(requirement.name)
+        assert name in pinned, f"{requirement} of pyproject.toml is not pinned"
+        assert requirement.specifier.contains(pinned[name]), f"{requirement} of pyproject.toml refuses {pinned[name]}"
+
+
+def test_what_is_installed_is_what_requirements_pin():
+    pinned = pins()
+    assert {name: importlib.metadata.version(name) for name in pinned} == pinned

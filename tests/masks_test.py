@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as hnp
 
 from iterand_tf import masks
 
+# A row has scores, the sparsity and the mask.
 TABLE = [
-    # scores, sparsity, mask
     ([1.0], 0.0, [1]),
     ([1.0], 0.999, [0]),
     ([1.0, 2.0], 0.5, [0, 1]),

@@ -36,7 +36,8 @@ def test_boxes_lie_inside_and_have_the_papers_areas_and_ratios():
     whole = (height == 40) & (width == 60)
     ratio = (width / height)[~whole]
     assert 0.7 < ratio.min() < ratio.max() < 1.42
-    assert abs(np.log(ratio).mean()) < 0.05  # wide boxes fit a wide image a little more often
+    # Wide boxes fit a wide image a little more often.
+    assert abs(np.log(ratio).mean()) < 0.05
 
 
 def test_draws_are_functions_of_the_seed():
@@ -48,7 +49,8 @@ def test_draws_are_functions_of_the_seed():
 @pytest.mark.parametrize("encode", [tf.io.encode_png, tf.io.encode_jpeg])
 def test_centre_of_an_encoded_image(encode):
     image = np.full((512, 1024, 3), 200, np.uint8)
-    image[32:480, 288:736] = 50  # the centre 224/256 of the shorter side
+    # This is the centre, 224/256 of the shorter side.
+    image[32:480, 288:736] = 50
     centre = augmentation.centre_of_encoded(encode(image), 224)
     assert centre.shape == (224, 224, 3)
     np.testing.assert_allclose(centre[2:-2, 2:-2], 50, atol=6)
@@ -64,7 +66,8 @@ def test_random_crop_of_an_encoded_image(encode):
 
 
 def test_random_crops_of_an_encoded_image_are_rounded_and_flipped_half_of_the_time():
-    columns = np.linspace(0, 255, 40).astype(np.uint8)  # grows from left to right
+    # The values grow from left to right.
+    columns = np.linspace(0, 255, 40).astype(np.uint8)
     encoded = tf.io.encode_png(np.broadcast_to(columns[None, :, None], (30, 40, 3)))
     rising = 0
     for number in range(100):

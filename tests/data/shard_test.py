@@ -25,7 +25,8 @@ EXAMPLES = {
     "arrays": ArrayExamples(IMAGES, np.arange(COUNT), COUNT),
     "encoded": EncodedExamples(read, lambda pair: pair, COUNT, COUNT, 8),
 }
-# replicas, and the (first, count) of each worker; the last batch of 3 leaves one of four replicas without examples
+# A row has the number of replicas, and the first one and the number of those of each worker. The last batch of 3 leaves
+# one of four replicas without examples.
 SHARDS = [(2, [(0, 2)]), (2, [(0, 1), (1, 1)]), (4, [(0, 2), (2, 2)]), (4, [(0, 4)])]
 
 

@@ -71,7 +71,8 @@ def wrapped():
     return keras.Sequential([keras.Input((6, 4)), *layers])
 
 
-STOCK = {subclassed: 6 * 7 * 6}  # kernel entries of stock layers
+# So many kernel entries are those of stock layers.
+STOCK = {subclassed: 6 * 7 * 6}
 
 
 @pytest.mark.parametrize("build", [subclassed, wrapped, adapted, with_layers_that_cannot_be_cloned, half_precision])
@@ -100,7 +101,8 @@ def test_answers_as_the_trained_model(build, export_format, tmp_path):
         signature = tf.saved_model.load(str(result.path)).signatures["serving_default"]
         graph = signature.graph.as_graph_def()
         operations = {node.op for function in graph.library.function for node in function.node_def}
-        assert not {"TopKV2", "While", "StatelessWhile"} & operations  # no masks are computed when it is served
+        # No masks are computed when it is served.
+        assert not {"TopKV2", "While", "StatelessWhile"} & operations
 
 
 def test_kernels_of_a_subclassed_model_are_packed(tmp_path):

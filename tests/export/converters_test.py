@@ -58,7 +58,8 @@ def test_litert_runs_the_integer_file_whose_ternary_kernels_lost_nothing(model, 
         if tensor["dtype"] == np.int8 and tensor["quantization_parameters"]["scales"].size and len(tensor["shape"]) > 1:
             try:
                 values = lite.get_tensor(tensor["index"])
-            except ValueError:  # an activation, which has no values yet
+            except ValueError:
+                # This is an activation, which has no values yet.
                 continue
             quantized[tuple(values.shape)] = (values, tensor["quantization_parameters"]["scales"])
     for kernel in Network.of(model).kernels:

@@ -70,7 +70,7 @@ def with_lora():
     return sequential(layers.Flatten(), layers.Dense(5, lora_rank=2), layers.BatchNormalization())
 
 
-# the model, how many BatchNormalizations it has, how many are folded
+# A row has the model, how many BatchNormalizations it has, and how many are folded.
 CASES = {
     "conv": (lambda: sequential(conv(), layers.BatchNormalization()), 1, 1),
     "no bias": (lambda: sequential(conv(use_bias=False), layers.BatchNormalization(axis=3), layers.ReLU()), 1, 1),

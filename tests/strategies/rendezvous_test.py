@@ -43,7 +43,8 @@ def test_all_go_on_when_the_last_has_come_and_the_leader_first(addresses):
     for thread in threads[:2]:
         thread.start()
     threads[1].join(1)
-    assert order == []  # the third is missing
+    # The third is missing.
+    assert order == []
     threads[2].start()
     for thread in threads[1:]:
         thread.join(PATIENCE)

@@ -37,7 +37,8 @@ def train(strategy):
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(0.002, momentum=0.9), loss)
     enable_distributed_fit(model)
-    examples = load("digits", max_train_examples=20 * BATCH).train  # equal parts: synchronized statistics weigh them so
+    # Synchronized statistics weigh the parts of a batch equally, so all batches are divided into equal ones.
+    examples = load("digits", max_train_examples=20 * BATCH).train
     record, epochs = Record(), -(-STEPS * BATCH // examples.num_examples)
     batches = distribute(
         strategy, lambda shard: examples.training_batches(BATCH, "crop_flip", 0, 0, epochs, shard=shard)

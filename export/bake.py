@@ -3,7 +3,7 @@
 import keras
 
 from export.clone import clone, is_graph
-from iterand_tf import SubnetLayer, subnet_layers
+from iterand_tf import Subnet, subnet_layers
 from iterand_tf.models.factories import SampledKernel
 
 
@@ -12,7 +12,7 @@ def can_bake(model: keras.Model) -> bool:
     if not is_graph(model):
         return False
     return all(
-        can_bake(layer) if isinstance(layer, keras.Model) else isinstance(layer, SubnetLayer)
+        can_bake(layer) if isinstance(layer, keras.Model) else isinstance(layer, Subnet)
         for layer in model.layers
         if any(subnet_layers(layer))
     )
@@ -53,7 +53,7 @@ def bake(model: keras.Model) -> keras.Model:
 
 
 def _stock_layer(layer):
-    if isinstance(layer, SubnetLayer):
+    if isinstance(layer, Subnet):
         return layer.to_stock()
     if isinstance(getattr(layer, "kernel_initializer", None), SampledKernel):
         # A name that loads without this project; the values are copied.

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import inspect
 import warnings
 from collections.abc import Sequence
@@ -19,8 +18,6 @@ from iterand_tf.layers import built_subnet_layers
 
 # The types whose values float32 holds.
 _KERNEL_DTYPES = ("float32", "bfloat16", "float16")
-# The method of SubnetLayer that is replaced while a network computes with given kernels.
-_EFFECTIVE_KERNEL = "effective_kernel"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +67,17 @@ class Network:
         Raises:
             ValueError: if a Subnet layer's kernel is float64.
         """
-        wide = [layer.name for layer in built_subnet_layers(model) if layer.kernel.dtype not in _KERNEL_DTYPES]
+        chosen = [kernel for layer in built_subnet_layers(model) for kernel in layer.subnet_kernels]
+        wide = [kernel.variable.path for kernel in chosen if kernel.variable.dtype not in _KERNEL_DTYPES]
         if wide:
-            raise ValueError(f"export takes kernels of {', '.join(_KERNEL_DTYPES)}. Received: layers={wide}")
+            raise ValueError(f"export takes kernels of {', '.join(_KERNEL_DTYPES)}. Received: kernels={wide}")
         try:
             baked = bake(model) if can_bake(model) else None
         except CannotCloneError as error:
             baked = None
             warnings.warn(f"{error}; BatchNormalization is not folded in this export", stacklevel=3)
         if baked is None:
-            masked = {id(layer.kernel): _float32(layer.baked_kernel()) for layer in built_subnet_layers(model)}
+            masked = {id(kernel.variable): _float32(kernel.baked()) for kernel in chosen}
             return cls(model, tuple(Kernel(v, masked.get(id(v), _float32(v))) for v in _kernels_of(model)))
         if not fold:
             return cls(baked, tuple(Kernel(variable, _float32(variable)) for variable in _kernels_of(baked)))
@@ -99,7 +97,8 @@ class Network:
         """The variables that an answer depends on beside the kernels: no scores, and no counts of draws."""
         without = {id(kernel.variable) for kernel in self.kernels}
         for layer in built_subnet_layers(self.model):
-            without |= {id(variable) for variable in (layer.scores, layer.num_draws, layer.rerandomized_at)}
+            for kernel in layer.subnet_kernels:
+                without |= {id(variable) for variable in (kernel.scores, kernel.num_draws, kernel.rerandomized_at)}
         return [variable for variable in self.model.variables if id(variable) not in without]
 
     def outputs(self, image: Any, kernels: Sequence[Any], other_weights: Sequence[Any]) -> Any:
@@ -143,7 +142,7 @@ def inference_arguments(model: keras.Model) -> dict[str, bool]:
 
 def _kernels_of(model):
     variables = [*model.trainable_variables, *model.non_trainable_variables]
-    return [variable for variable in variables if variable.name == "kernel" and variable.dtype in _KERNEL_DTYPES]
+    return [variable for variable in variables if variable.name.endswith("kernel") and variable.dtype in _KERNEL_DTYPES]
 
 
 def _float32(values):
@@ -152,12 +151,12 @@ def _float32(values):
 
 @contextlib.contextmanager
 def _kernels_as_given(model):
-    """Within, Subnet layers compute with their kernel as it is, without a mask."""
+    """Within, Subnet layers compute with their kernels as they are, without masks."""
     layers = list(built_subnet_layers(model))
     for layer in layers:
-        setattr(layer, _EFFECTIVE_KERNEL, functools.partial(getattr, layer, "kernel"))
+        layer.masks_kernels = False
     try:
         yield
     finally:
         for layer in layers:
-            delattr(layer, _EFFECTIVE_KERNEL)
+            layer.masks_kernels = True

@@ -2,7 +2,7 @@
 
 from iterand_tf import masks, models, optimization
 from iterand_tf.callbacks import Rerandomize, rerandomize_model
-from iterand_tf.layers import SubnetConv2D, SubnetDense, SubnetLayer, subnet_layers
+from iterand_tf.layers import Subnet, SubnetConv2D, SubnetDense, subnet_layers
 from iterand_tf.rerandomization import RerandomizationSchedule
 from iterand_tf.sparsity_report import sparsity_report
 from iterand_tf.version import __version__
@@ -10,9 +10,9 @@ from iterand_tf.version import __version__
 __all__ = [
     "RerandomizationSchedule",
     "Rerandomize",
+    "Subnet",
     "SubnetConv2D",
     "SubnetDense",
-    "SubnetLayer",
     "__version__",
     "masks",
     "models",

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from iterand_tf.layers import SubnetLayer, built_subnet_layers
+from iterand_tf.layers import Subnet, SubnetKernel, built_subnet_layers
 from iterand_tf.rerandomization import RerandomizationSchedule
 
 
@@ -61,7 +61,7 @@ class Rerandomize(keras.callbacks.Callback):
             self.schedule = period
         else:
             self.schedule = RerandomizationSchedule(period, 0.1 if rate is None else rate)
-        self._layers: list[SubnetLayer] = []
+        self._layers: list[Subnet] = []
         self._masks: list[np.ndarray] = []
         self._redrawn = 0
         self._step = 0
@@ -117,7 +117,7 @@ class Rerandomize(keras.callbacks.Callback):
         self._masks = self._current_masks()
 
     def _current_masks(self):
-        return [np.asarray(layer.kernel_mask, dtype=bool) for layer in self._layers]
+        return [np.asarray(kernel.mask, dtype=bool) for kernel in _kernels(self._layers)]
 
 
 def rerandomize_model(
@@ -171,13 +171,21 @@ def _complete_event(layers, schedule, step):
     """Does the event that is due at the step at which `fit` starts, in the layers that have not had it."""
     if step == 0:
         # A new optimizer counts from 0 again; events of an earlier one are none of its own.
-        for layer in layers:
-            layer.rerandomized_at.assign(0)
-    without = [layer for layer in layers if int(np.asarray(layer.rerandomized_at)) != step]
+        for kernel in _kernels(layers):
+            kernel.rerandomized_at.assign(0)
+    without = [
+        layer
+        for layer in layers
+        if any(int(np.asarray(kernel.rerandomized_at)) != step for kernel in _kernels([layer]))
+    ]
     return _run_events(without, schedule, step - 1, step)
 
 
-def _layers_to_rerandomize(model: keras.Model) -> list[SubnetLayer]:
+def _kernels(layers: list[Subnet]) -> list[SubnetKernel]:
+    return [kernel for layer in layers for kernel in layer.subnet_kernels]
+
+
+def _layers_to_rerandomize(model: keras.Model) -> list[Subnet]:
     """The built Subnet layers; those that no call has used are left out."""
     layers = list(built_subnet_layers(model))
     if not layers:
@@ -186,9 +194,9 @@ def _layers_to_rerandomize(model: keras.Model) -> list[SubnetLayer]:
     return layers
 
 
-def check_draws_differ(layers: list[SubnetLayer]) -> None:
+def check_draws_differ(layers: list[Subnet]) -> None:
     """Raises ValueError if two layers, as those of equal names in two nested models, would draw the same values."""
-    seen: dict[Any, SubnetLayer] = {}
+    seen: dict[Any, Subnet] = {}
     for layer in layers:
         if (layer.seed, layer.name) in seen:
             raise ValueError(

@@ -16,10 +16,10 @@ from iterand_tf import checks
 NAMES = ("signed_constant", "kaiming_uniform", "kaiming_normal", "uniform")
 
 
-def sample(name: str, shape: Sequence[int], seed: int, scale: float = 1.0) -> Any:
+def sample(name: str, shape: Sequence[int], seed: int, scale: float = 1.0, fan_in: int | None = None) -> Any:
     """Draws a float32 kernel; the same arguments give the same values.
 
-    With `fan_in`, the product of all dimensions but the last, the entries are
+    The entries are
 
     - `"signed_constant"`: `+-scale * sqrt(2 / fan_in)`, either sign with probability 1/2;
     - `"kaiming_uniform"`: uniform in `+-scale * sqrt(6 / fan_in)`;
@@ -31,6 +31,7 @@ def sample(name: str, shape: Sequence[int], seed: int, scale: float = 1.0) -> An
         shape: the kernel's shape in Keras's order, output channels last.
         seed: whole number of at least 0.
         scale: factor on the values, above 0.
+        fan_in: inputs that an output sums over; None for the product of all dimensions but the last.
 
     Raises:
         ValueError: if `name` or `scale` is out of range.
@@ -43,7 +44,7 @@ def sample(name: str, shape: Sequence[int], seed: int, scale: float = 1.0) -> An
     checks.one_of("name", name, NAMES)
     checks.number("scale", scale, above=0)
     shape = tuple(shape)
-    fan_in = max(math.prod(shape[:-1]), 1)
+    fan_in = max(math.prod(shape[:-1]), 1) if fan_in is None else fan_in
     if name == "signed_constant":
         std = scale * math.sqrt(2 / fan_in)
         positive = keras.random.uniform(shape, seed=seed, dtype="float32") < 0.5

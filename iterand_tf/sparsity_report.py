@@ -9,7 +9,7 @@ from iterand_tf.layers import built_subnet_layers
 
 @dataclasses.dataclass(frozen=True)
 class LayerSparsity:
-    """One Subnet layer's numbers: kernel entries in all and kept."""
+    """The numbers of one kernel of a Subnet layer: entries in all and kept."""
 
     name: str
     shape: tuple[int, ...]
@@ -73,7 +73,15 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
     """
     return SparsityReport(
         tuple(
-            LayerSparsity(layer.name, tuple(layer.kernel.shape), layer.num_weights, layer.num_kept)
+            LayerSparsity(_name(layer, kernel), kernel.shape, kernel.num_weights, kernel.num_kept)
             for layer in built_subnet_layers(model)
+            for kernel in layer.subnet_kernels
         )
     )
+
+
+def _name(layer, kernel):
+    """The layer's name, and where it has several kernels which of them."""
+    if len(layer.subnet_kernels) == 1:
+        return layer.name
+    return f"{layer.name}/{layer.subnet_kernels.index(kernel)}_{kernel.name}"

@@ -3,15 +3,14 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from iterand_tf import checks
-from iterand_tf.layers.subnet_layer import SubnetLayer
+from iterand_tf.layers.single_kernel_subnet import SingleKernelSubnet
 from iterand_tf.layers.subnet_options import SubnetOptions
 
 
 @keras.saving.register_keras_serializable(package="iterand_tf")
-class SubnetConv2D(SubnetLayer):
+class SubnetConv2D(SingleKernelSubnet):
     """A 2-D convolution that chooses entries of a frozen random kernel instead of training them.
 
     The layer computes `activation(convolution(inputs, kernel * mask) + bias)`. The kernel is random and never
@@ -108,87 +107,54 @@ class SubnetConv2D(SubnetLayer):
         seed: int | None = None,
         **kwargs: Any,
     ):
+        dtype = kwargs.get("dtype")
         explicit_padding = () if isinstance(padding, str) else _pair_of_padding(padding)
+        convolution = keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            strides,
+            "valid" if explicit_padding else padding,
+            data_format,
+            dilation_rate,
+            groups,
+            activation,
+            use_bias,
+            bias_initializer=bias_initializer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            bias_constraint=bias_constraint,
+            dtype=dtype,
+        )
+        padded = None
+        if explicit_padding:
+            padded = keras.Sequential(
+                [keras.layers.ZeroPadding2D(explicit_padding, data_format, dtype=dtype), convolution]
+            )
+            padded.dtype_policy = convolution.dtype_policy
         super().__init__(
-            {
-                "filters": filters,
-                "kernel_size": kernel_size,
-                "strides": strides,
-                "padding": "valid" if explicit_padding else padding,
-                "data_format": data_format,
-                "dilation_rate": dilation_rate,
-                "groups": groups,
-                "activation": activation,
-                "use_bias": use_bias,
-                "bias_initializer": bias_initializer,
-                "bias_regularizer": bias_regularizer,
-                "activity_regularizer": activity_regularizer,
-                "bias_constraint": bias_constraint,
-            },
-            SubnetOptions(
-                sparsity, score_transform, weight_distribution, weight_scale, score_distribution, score_scale
-            ),
-            seed,
+            convolution,
+            padded,
+            sparsity=sparsity,
+            score_transform=score_transform,
+            weight_distribution=weight_distribution,
+            weight_scale=weight_scale,
+            score_distribution=score_distribution,
+            score_scale=score_scale,
+            seed=seed,
             **kwargs,
         )
-        stock = self._stock_config
-        self.explicit_padding = explicit_padding
-        self.filters = stock["filters"]
-        self.kernel_size = stock["kernel_size"]
-        self.strides = stock["strides"]
-        self.padding = explicit_padding or stock["padding"]
-        self.data_format = stock["data_format"]
-        self.dilation_rate = stock["dilation_rate"]
-        self.groups = stock["groups"]
-
-    def build(self, input_shape):
-        channel_axis = -1 if self.data_format == "channels_last" else 1
-        channels = input_shape[channel_axis]
-        self.input_spec = keras.layers.InputSpec(ndim=4, axes={channel_axis: channels})
-        if channels is None or channels % self.groups:
-            raise ValueError(
-                "the input channels must be known, and groups must divide them. "
-                f"Received: {self.groups=}, {input_shape=}"
-            )
-        # Raises where the kernel is larger than the image.
-        self.compute_output_shape(input_shape)
-        self.add_kernel((*self.kernel_size, channels // self.groups, self.filters))
-
-    def call(self, inputs):
-        if self.explicit_padding:
-            inputs = ops.pad(inputs, self._pad_width())
-        outputs = ops.conv(
-            inputs,
-            ops.cast(self.effective_kernel(), self.compute_dtype),
-            strides=self.strides,
-            padding="valid" if self.explicit_padding else self.padding,
-            data_format=self.data_format,
-            dilation_rate=self.dilation_rate,
-        )
-        if self.use_bias:
-            shape = (1, 1, 1, -1) if self.data_format == "channels_last" else (1, -1, 1, 1)
-            outputs = outputs + ops.reshape(ops.cast(self.bias, outputs.dtype), shape)
-        return self.activation(outputs)
-
-    def stock_twin(self) -> keras.layers.Layer:
-        """The stock layer of the same configuration, name and dtype policy, without weights.
-
-        It is a Conv2D, or with padding by numbers a Sequential of ZeroPadding2D and Conv2D.
-        """
-        convolution = super().stock_twin()
-        if not self.explicit_padding:
-            return convolution
-        pad = keras.layers.ZeroPadding2D(self.explicit_padding, self.data_format, dtype=self.dtype_policy)
-        twin = keras.Sequential([pad, convolution], name=self.name)
-        twin.dtype_policy = self.dtype_policy
-        return twin
+        self.filters = convolution.filters
+        self.kernel_size = convolution.kernel_size
+        self.strides = convolution.strides
+        self.padding = explicit_padding or convolution.padding
+        self.data_format = convolution.data_format
+        self.dilation_rate = convolution.dilation_rate
+        self.groups = convolution.groups
+        self.activation = convolution.activation
+        self.use_bias = convolution.use_bias
 
     def get_config(self):
         return super().get_config() | {"padding": self.padding}
-
-    def _pad_width(self):
-        spatial = [(size, size) for size in self.explicit_padding]
-        return [(0, 0), *spatial, (0, 0)] if self.data_format == "channels_last" else [(0, 0), (0, 0), *spatial]
 
 
 def _pair_of_padding(padding: Any) -> tuple[int, int]:

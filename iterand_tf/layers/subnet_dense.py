@@ -3,14 +3,13 @@
 from typing import Any
 
 import keras
-from keras import ops
 
-from iterand_tf.layers.subnet_layer import SubnetLayer
+from iterand_tf.layers.single_kernel_subnet import SingleKernelSubnet
 from iterand_tf.layers.subnet_options import SubnetOptions
 
 
 @keras.saving.register_keras_serializable(package="iterand_tf")
-class SubnetDense(SubnetLayer):
+class SubnetDense(SingleKernelSubnet):
     """A dense layer that chooses entries of a frozen random kernel instead of training them.
 
     The layer computes `activation(inputs @ (kernel * mask) + bias)`. The kernel is random and never trained. Beside
@@ -93,29 +92,22 @@ class SubnetDense(SubnetLayer):
         **kwargs: Any,
     ):
         super().__init__(
-            {
-                "units": units,
-                "activation": activation,
-                "use_bias": use_bias,
-                "bias_initializer": bias_initializer,
-                "bias_regularizer": bias_regularizer,
-                "activity_regularizer": activity_regularizer,
-                "bias_constraint": bias_constraint,
-            },
-            SubnetOptions(
-                sparsity, score_transform, weight_distribution, weight_scale, score_distribution, score_scale
+            keras.layers.Dense(
+                units,
+                activation,
+                use_bias,
+                bias_initializer=bias_initializer,
+                bias_regularizer=bias_regularizer,
+                activity_regularizer=activity_regularizer,
+                bias_constraint=bias_constraint,
+                dtype=kwargs.get("dtype"),
             ),
-            seed,
+            sparsity=sparsity,
+            score_transform=score_transform,
+            weight_distribution=weight_distribution,
+            weight_scale=weight_scale,
+            score_distribution=score_distribution,
+            score_scale=score_scale,
+            seed=seed,
             **kwargs,
         )
-        self.units = self._stock_config["units"]
-
-    def build(self, input_shape):
-        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: input_shape[-1]})
-        self.add_kernel((input_shape[-1], self.units))
-
-    def call(self, inputs):
-        outputs = ops.matmul(inputs, ops.cast(self.effective_kernel(), self.compute_dtype))
-        if self.use_bias:
-            outputs = outputs + ops.cast(self.bias, outputs.dtype)
-        return self.activation(outputs)

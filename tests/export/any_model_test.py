@@ -10,6 +10,7 @@ import tensorflow as tf
 import export
 import iterand_tf
 from iterand_tf.errors import ExportError
+from iterand_tf.layers import SubnetKernel
 
 IMAGES = np.random.default_rng(0).normal(size=(5, 6, 4)).astype(np.float32)
 
@@ -121,7 +122,7 @@ def test_a_subclassed_model_needs_a_sample(tmp_path):
 
 def test_a_difference_is_refused(tmp_path, monkeypatch):
     model = subclassed()
-    monkeypatch.setattr(iterand_tf.SubnetLayer, "baked_kernel", lambda layer: layer.kernel)
+    monkeypatch.setattr(SubnetKernel, "baked", lambda kernel: kernel.variable)
     with pytest.raises(ExportError, match="reloaded outputs differ"):
         export.export_saved_model(model, tmp_path, sample=IMAGES)
     assert not list(tmp_path.iterdir())

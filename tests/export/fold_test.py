@@ -124,7 +124,7 @@ def test_kernels_stay_ternary_beside_their_scales():
     network = Network.of(model)
     assert not normalizations(network.model)
     for kernel, trained in zip(network.kernels, iterand_tf.subnet_layers(model), strict=True):
-        np.testing.assert_array_equal(kernel.values, trained.baked_kernel())
+        np.testing.assert_array_equal(kernel.values, trained.subnet_kernels[0].baked())
         assert len(np.unique(kernel.values)) == 3
         assert (kernel.scale is None) == (trained.name == "head")
         np.testing.assert_array_equal(kernel.variable, kernel.served)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from capabilities import NO_CHANNELS_FIRST, runs_channels_first
 
 import iterand_tf
-from iterand_tf import SubnetConv2D, SubnetDense, SubnetLayer
+from iterand_tf import Subnet, SubnetConv2D, SubnetDense
 from iterand_tf.layers.subnet_options import SubnetOptions
 
 # name: (class, stock arguments, input shape)
@@ -66,10 +66,8 @@ def built(case, **subnet_arguments):
 
 
 def test_the_table_holds_every_layer():
-    layers = {
-        value for value in vars(iterand_tf).values() if isinstance(value, type) and issubclass(value, SubnetLayer)
-    }
-    assert layers - {SubnetLayer} == {cls for cls, _, _ in CASES.values()}
+    layers = {value for value in vars(iterand_tf).values() if isinstance(value, type) and issubclass(value, Subnet)}
+    assert layers - {Subnet} == {cls for cls, _, _ in CASES.values()}
 
 
 ABOUT_TRAINING_THE_KERNEL = (
@@ -256,7 +254,7 @@ def test_draws_are_functions_of_seed_name_and_number(case):
     other_seed, _ = built(case, name="a", seed=4)
     np.testing.assert_array_equal(first.kernel, again.kernel)
     np.testing.assert_array_equal(first.scores, again.scores)
-    np.testing.assert_array_equal(first.kernel, first.draw_kernel(0))
+    np.testing.assert_array_equal(first.kernel, first.subnet_kernels[0].draw(0))
     for other in (other_name, other_seed):
         assert (other.kernel.numpy() != first.kernel.numpy()).any()
         assert (other.scores.numpy() != first.scores.numpy()).any()
@@ -271,8 +269,13 @@ def test_rerandomize_keeps_the_kept_and_takes_the_next_draw_for_the_others(case)
         after = layer.kernel.numpy()
         assert (after != before).sum() == changed > 0
         np.testing.assert_array_equal(after[mask], first[mask])
-        np.testing.assert_array_equal(after[after != before], layer.draw_kernel(number).numpy()[after != before])
-        assert (int(layer.num_draws.numpy()), int(layer.rerandomized_at.numpy())) == (number + 1, step)
+        np.testing.assert_array_equal(
+            after[after != before], layer.subnet_kernels[0].draw(number).numpy()[after != before]
+        )
+        assert (int(layer.num_draws.numpy()), int(layer.subnet_kernels[0].rerandomized_at.numpy())) == (
+            number + 1,
+            step,
+        )
         before = after
     np.testing.assert_array_equal(layer(inputs), outputs)
     layer.rerandomize(step=30, rate=1.0)

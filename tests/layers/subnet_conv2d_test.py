@@ -21,7 +21,7 @@ def test_explicit_padding_is_zero_padding_before_a_valid_convolution(padding, st
     height, width = (padding, padding) if isinstance(padding, int) else padding
     padded = tf.pad(inputs, [(0, 0), (height, height), (width, width), (0, 0)])
     np.testing.assert_allclose(
-        tf.nn.conv2d(padded, layer.baked_kernel(), strides, "VALID"), outputs, rtol=1e-5, atol=1e-6
+        tf.nn.conv2d(padded, layer.subnet_kernels[0].baked(), strides, "VALID"), outputs, rtol=1e-5, atol=1e-6
     )
     assert layer.compute_output_shape((None, 7, 8, 3)) == (None, *outputs.shape[1:])
     assert SubnetConv2D.from_config(layer.get_config()).get_config() == layer.get_config()
@@ -48,5 +48,5 @@ def test_refuses_other_paddings(padding):
 def test_refuses_groups_that_do_not_divide():
     with pytest.raises(ValueError, match="groups"):
         SubnetConv2D(4, 3, groups=3)
-    with pytest.raises(ValueError, match="groups must divide them"):
+    with pytest.raises(ValueError, match="divisible by the number of groups"):
         SubnetConv2D(4, 3, groups=2).build((None, 8, 8, 3))

@@ -1,0 +1,351 @@
+"""Subnet, which makes a subnetwork of any Keras layer."""
+
+import contextlib
+import fnmatch
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from iterand_tf import checks, seeds
+from iterand_tf.layers.fan_in import fan_in
+from iterand_tf.layers.subnet_kernel import SubnetKernel, given_values, make_replaceable
+from iterand_tf.layers.subnet_options import OPTION_NAMES, SubnetOptions
+from iterand_tf.layers.walk import all_layers
+
+KERNELS = ("*kernel",)
+
+
+@keras.saving.register_keras_serializable(package="iterand_tf")
+class Subnet(keras.layers.Layer):
+    """Any Keras layer, which chooses entries of its frozen random kernels instead of training them.
+
+    Subnet takes a layer that has not been trained and makes one like it, with every kernel frozen and drawn at random.
+    Beside each kernel it has scores, which the optimizer trains. The layer computes with `kernel * mask`, where the
+    mask is 1 for the entries with the highest scores. All else is the layer's own: its call arguments, masks,
+    `training`, biases, statistics, dropout and losses.
+
+    The layer may be a recurrent or an attention layer, a block of layers such as a `keras.Sequential`, or a layer of
+    your own. It must be possible to make it again from its configuration (`get_config`).
+
+    Args:
+        layer: a Keras layer. It is not changed: Subnet makes a new one from its configuration.
+        sparsity: fraction of each kernel that is removed, in [0, 1).
+        score_transform: what is ranked: `"identity"` for the signed scores or `"abs"` for their magnitudes.
+        weight_distribution: distribution of the kernels, one of `iterand_tf.distributions.NAMES`.
+        weight_scale: factor on the kernels, above 0.
+        score_distribution: distribution of the first scores, one of the same names.
+        score_scale: factor on the first scores, above 0.
+        seed: whole number of at least 0, or None for one from Python's generator. All draws are functions of the seed,
+            the layer's name and the kernel's place in it.
+        kernels: patterns of the names of the variables that are chosen from. By default all that end in "kernel"; add
+            `"embeddings"` for those of Embedding layers. Biases and gains are trained as usual.
+        **kwargs: `name` (that of `layer` by default), `dtype` and `trainable`, as in every Keras layer.
+
+    Input shape:
+        That of the layer.
+
+    Output shape:
+        That of the layer.
+
+    Attributes:
+        layer: the layer that computes.
+        masks_kernels: whether calls mask the kernels; an exporter that gives masked ones sets it to False.
+        subnet_kernels: a `SubnetKernel` for each kernel, in the order in which the layer makes them; empty until it is
+            built.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the layer holds Subnet layers already.
+
+    Reference:
+        Chijiwa et al., NeurIPS 2021, section 3.
+
+    Example:
+
+    >>> import keras
+    >>> from iterand_tf import Subnet
+    >>> layer = Subnet(keras.layers.LSTM(4), sparsity=0.5, seed=0)
+    >>> layer(keras.ops.ones((2, 5, 3))).shape
+    TensorShape([2, 4])
+    >>> [(kernel.name, kernel.num_weights, kernel.num_kept) for kernel in layer.subnet_kernels]
+    [('kernel', 48, 24), ('recurrent_kernel', 64, 32)]
+    """
+
+    sparsity: float
+    score_transform: str
+    weight_distribution: str
+    weight_scale: float
+    score_distribution: str
+    score_scale: float
+
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        *,
+        sparsity: float = SubnetOptions.sparsity,
+        score_transform: str = SubnetOptions.score_transform,
+        weight_distribution: str = SubnetOptions.weight_distribution,
+        weight_scale: float = SubnetOptions.weight_scale,
+        score_distribution: str = SubnetOptions.score_distribution,
+        score_scale: float = SubnetOptions.score_scale,
+        seed: int | None = None,
+        kernels: Sequence[str] = KERNELS,
+        **kwargs: Any,
+    ):
+        if not isinstance(layer, keras.layers.Layer):
+            raise checks.ArgumentError("layer", "a Keras layer", layer)
+        if any(isinstance(inner, Subnet) for inner in all_layers(layer)):
+            raise checks.ArgumentError("layer", "one without Subnet layers inside", layer)
+        options = SubnetOptions(
+            sparsity, score_transform, weight_distribution, weight_scale, score_distribution, score_scale
+        )
+        if type(self) is Subnet:
+            kwargs.setdefault("name", layer.name)
+        super().__init__(**{"dtype": layer.dtype_policy, "trainable": layer.trainable} | kwargs)
+        for name in OPTION_NAMES:
+            setattr(self, name, getattr(options, name))
+        self._options = options
+        self.masks_kernels = True
+        self.seed = seeds.make_seed(seed)
+        self.kernels = tuple(kernels)
+        self.subnet_kernels: list[SubnetKernel] = []
+        self._specs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self._created: list[keras.Variable] = []
+        with _weights_made_by(self._make_weight):
+            self.layer = _from_config(layer, {"name": self.name, "dtype": self.dtype_policy})
+        self.supports_masking = self.layer.supports_masking
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.built:
+            # The layer's own `build` may want several shapes; a call on specifications finds them.
+            self._build_on(*keras.tree.map_structure(_specification, (args, kwargs)))
+        return super().__call__(*args, **kwargs)
+
+    def build(self, input_shape):
+        """Builds a layer of one input; one of several is built when it is called."""
+        self._build_on((keras.KerasTensor(input_shape, self.input_dtype),), {})
+
+    def call(self, *args, **kwargs):
+        """Calls the layer with its effective kernels."""
+        chosen = self.subnet_kernels if self.masks_kernels else []
+        with given_values({id(kernel.variable): kernel.value_for_call() for kernel in chosen}):
+            return self.layer(*args, **kwargs)
+
+    def compute_output_spec(self, *args, **kwargs):
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def compute_output_shape(self, *args, **kwargs):
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        if isinstance(previous_mask, tuple) and len(previous_mask) == 1:
+            # Keras takes the positional arguments of `call` for one structure.
+            (inputs,), (previous_mask,) = inputs, previous_mask
+        return self.layer.compute_mask(inputs, previous_mask)
+
+    def __getattr__(self, name: str) -> Any:
+        # What is asked of the layer, as keras.layers.Bidirectional asks for `return_sequences`, the inner one answers.
+        if name.startswith("_") or "layer" not in vars(self):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name}")
+        return getattr(self.layer, name)
+
+    def rerandomize(self, step: int, rate: float) -> int:
+        """Re-draws each pruned kernel entry with probability `rate`.
+
+        Every call is a new draw, which each kernel's `num_draws` counts. Call it between steps, never inside `call`. A
+        layer that is not trainable keeps its kernels.
+
+        Args:
+            step: the training step after which this happens; kept in each kernel's `rerandomized_at`.
+            rate: probability in [0, 1].
+
+        Returns:
+            How many entries have another value than before.
+        """
+        return sum(kernel.rerandomize(step, rate) for kernel in self.subnet_kernels) if self.trainable else 0
+
+    def to_stock(self) -> keras.layers.Layer:
+        """A built layer of the inner layer's class that computes the same outputs without masks.
+
+        Raises:
+            ValueError: if this layer has not been built.
+        """
+        if self._specs is None:
+            raise ValueError(f"call the layer on an input, or build it, before this. Received: layer={self.name}")
+        made: list[keras.Variable] = []
+
+        def make(add_weight, layer, name, arguments):
+            made.append(add_weight(layer, **arguments))
+            return made[-1]
+
+        with _weights_made_by(make):
+            twin = _from_config(self.layer, {})
+            _call_on(twin, self._specs)
+        baked = {id(kernel.variable): kernel.baked() for kernel in self.subnet_kernels}
+        for variable, source in zip(made, self._created, strict=True):
+            variable.assign(baked.get(id(source), source))
+        return twin
+
+    def get_config(self) -> dict[str, Any]:
+        options = {name: getattr(self, name) for name in OPTION_NAMES}
+        return super().get_config() | options | {
+            "layer": keras.saving.serialize_keras_object(self.layer),
+            "seed": self.seed,
+            "kernels": self.kernels,
+        }  # fmt: skip
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Subnet":
+        return cls(**config | {"layer": keras.saving.deserialize_keras_object(config["layer"])})
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        if self._specs is None:
+            return None
+        return {"specs": keras.tree.map_structure(_to_json, self._specs)}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        args, kwargs = _from_json(config["specs"])
+        self._build_on(tuple(args), kwargs)
+
+    def _build_on(self, args, kwargs):
+        with _weights_made_by(self._make_weight):
+            _call_on(self.layer, (args, kwargs))
+        self._specs = (args, kwargs)
+        self.built = True
+
+    def _make_weight(self, add_weight, layer, name, arguments):
+        """Makes a weight of the inner layer: a frozen kernel, with what belongs to it, or any other."""
+        is_kernel = (
+            name is not None
+            and any(fnmatch.fnmatchcase(name, pattern) for pattern in self.kernels)
+            and arguments.get("trainable", True)
+            and len(arguments["shape"]) > 1
+        )
+        if not is_kernel:
+            self._created.append(add_weight(layer, **arguments))
+            return self._created[-1]
+        shape = tuple(arguments["shape"])
+        if None in shape:
+            raise ValueError(f"the number of input features must be known. Received: kernel shape={shape}")
+        number = len(self.subnet_kernels)
+        identity = (self.name, number) if number else (self.name,)
+        kernel = SubnetKernel(name, shape, layer, fan_in(layer, name, shape), self._options, self.seed, identity)
+        frozen = arguments | {
+            "initializer": lambda shape, dtype=None: ops.cast(kernel.draw(0), dtype),
+            "trainable": False,
+            "autocast": False,
+            "regularizer": None,
+            "constraint": None,
+        }
+        kernel.variable = make_replaceable(add_weight(layer, **frozen))
+        self._created.append(kernel.variable)
+
+        def own(suffix, shape, initializer, dtype, trainable):
+            weight_name = suffix if name == "kernel" else f"{name}_{suffix}"
+            return add_weight(
+                self, name=weight_name, shape=shape, initializer=initializer, dtype=dtype, trainable=trainable,
+                autocast=False,
+            )  # fmt: skip
+
+        kernel.scores = own("scores", shape, lambda shape, dtype=None: kernel.draw_scores(), "float32", True)
+        kernel.num_draws = own("num_draws", (), "ones", "int32", False)
+        kernel.rerandomized_at = own("rerandomized_at", (), "zeros", "int32", False)
+        self.subnet_kernels.append(kernel)
+        return kernel.variable
+
+
+_MakeWeight = Callable[[Callable[..., keras.Variable], keras.layers.Layer, str | None, dict[str, Any]], keras.Variable]
+
+
+@contextlib.contextmanager
+def _weights_made_by(make: _MakeWeight) -> Iterator[None]:
+    """Within, all layers make their weights by a function of (Keras's add_weight, layer, name, its arguments).
+
+    A layer makes its kernels in `build`, and layers inside of it as well: a kernel is found, whatever its layer is, by
+    looking where all of them are made.
+    """
+    add_weight = keras.layers.Layer.add_weight
+
+    def made(layer, *args, **kwargs):
+        arguments = dict(kwargs)
+        if args:
+            # Keras takes the shape, and the initializer, as positional arguments too.
+            arguments |= dict(zip(("shape", "initializer"), args, strict=False))
+        arguments["shape"] = arguments.get("shape") or ()
+        return make(add_weight, layer, arguments.get("name"), arguments)
+
+    keras.layers.Layer.add_weight = made
+    try:
+        yield
+    finally:
+        keras.layers.Layer.add_weight = add_weight
+
+
+def _from_config(layer, changes):
+    made = type(layer).from_config(_unbuilt(layer.get_config()) | changes)
+    policy = changes.get("dtype", layer.dtype_policy)
+    if made.dtype_policy != policy:
+        # A model takes the global policy, whatever its configuration says.
+        made.dtype_policy = policy
+    return made
+
+
+def _unbuilt(config):
+    """A configuration without what would build layers inside: they are built by the call on specifications."""
+    if isinstance(config, dict):
+        return {name: _unbuilt(value) for name, value in config.items() if name != "build_config"}
+    return [_unbuilt(value) for value in config] if isinstance(config, list) else config
+
+
+def _call_on(layer, specs):
+    """Builds a layer by a call on specifications, which computes nothing."""
+    args, kwargs = keras.tree.map_structure(_specification, specs)
+    layer(*args, **kwargs)
+
+
+def _specification(value):
+    if isinstance(value, keras.KerasTensor) or keras.ops.is_tensor(value) or hasattr(value, "__array__"):
+        return keras.KerasTensor(value.shape, keras.backend.standardize_dtype(value.dtype))
+    return value
+
+
+def _to_json(value):
+    if isinstance(value, keras.KerasTensor):
+        return {"shape": list(value.shape), "dtype": value.dtype}
+    return value
+
+
+def _from_json(value):
+    if isinstance(value, dict) and value.keys() == {"shape", "dtype"}:
+        return keras.KerasTensor(tuple(value["shape"]), value["dtype"])
+    if isinstance(value, dict):
+        return {name: _from_json(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_from_json(each) for each in value]
+    return value
+
+
+def subnet_layers(model: keras.layers.Layer) -> Iterator[Subnet]:
+    """All Subnet layers of a model or layer, nested ones included, each once, in the model's order.
+
+    Example:
+
+    >>> import iterand_tf
+    >>> model = keras.Sequential([keras.Sequential([iterand_tf.SubnetDense(2)]), iterand_tf.SubnetDense(1)])
+    >>> len(list(subnet_layers(model)))
+    2
+    """
+    return (layer for layer in all_layers(model) if isinstance(layer, Subnet))
+
+
+def built_subnet_layers(model: keras.layers.Layer) -> Iterator[Subnet]:
+    """Those of `subnet_layers` that have been built: a layer that no call has used has no kernel.
+
+    Example:
+
+    >>> import iterand_tf
+    >>> len(list(built_subnet_layers(keras.Sequential([iterand_tf.SubnetDense(2)]))))
+    0
+    """
+    return (layer for layer in subnet_layers(model) if layer.built)

@@ -2,8 +2,8 @@
 
 import keras
 
-from export.clone import clone, is_graph
 from iterand_tf import Subnet, subnet_layers
+from iterand_tf.cloning import clone, is_graph
 from iterand_tf.models.factories import SampledKernel
 
 

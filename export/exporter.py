@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from export.artifact import Artifact, compare_outputs, served_outputs
-from export.clone import is_graph
 from export.network import Network, inference_arguments
 from export.saved_model import HEADS
 from export.versions import check_export_dir, targets_of, written_whole
 from iterand_tf import checks, models
+from iterand_tf.cloning import is_graph
 from iterand_tf.data.augmentation import whole_of_encoded
 from iterand_tf.errors import ExportError
 from iterand_tf.layers.walk import all_layers

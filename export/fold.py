@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from export.clone import clone, is_graph
+from iterand_tf.cloning import clone, is_graph
 
 _FOLDABLE = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense)
 

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 
 from export.bake import bake, can_bake
-from export.clone import CannotCloneError
 from export.fold import fold_batch_normalization
 from export.pack import round_values
+from iterand_tf.cloning import CannotCloneError
 from iterand_tf.layers import built_subnet_layers
 
 # The types whose values float32 holds.

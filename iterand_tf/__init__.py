@@ -2,6 +2,7 @@
 
 from iterand_tf import masks, models, optimization
 from iterand_tf.callbacks import Rerandomize, rerandomize_model
+from iterand_tf.conversion import to_subnet
 from iterand_tf.layers import Subnet, SubnetConv2D, SubnetDense, subnet_layers
 from iterand_tf.rerandomization import RerandomizationSchedule
 from iterand_tf.sparsity_report import sparsity_report
@@ -20,4 +21,5 @@ __all__ = [
     "rerandomize_model",
     "sparsity_report",
     "subnet_layers",
+    "to_subnet",
 ]

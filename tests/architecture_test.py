@@ -26,15 +26,17 @@ RANKS = {
     "iterand_tf.rerandomization": 1,
     "iterand_tf.layers": 2,
     "iterand_tf.callbacks": 3,
+    "iterand_tf.cloning": 3,
+    "iterand_tf.conversion": 4,
     "iterand_tf.models": 3,
     "iterand_tf.optimization": 3,
     "iterand_tf.sparsity_report": 3,
-    "iterand_tf": 4,
-    "iterand_tf.data": 5,
-    "iterand_tf.strategies": 6,
-    "iterand_tf.training": 7,
-    "export": 7,
-    "main": 8,
+    "iterand_tf": 5,
+    "iterand_tf.data": 6,
+    "iterand_tf.strategies": 7,
+    "iterand_tf.training": 8,
+    "export": 8,
+    "main": 9,
 }
 REACHES_INTO_KERAS = "iterand_tf.strategies.multi_worker_fit"
 FIRST_WITH_TENSORFLOW = RANKS["iterand_tf.data"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import fnmatch
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -113,7 +114,7 @@ class Subnet(keras.layers.Layer):
         self._specs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._created: list[keras.Variable] = []
         with _weights_made_by(self._make_weight):
-            self.layer = _from_config(layer, {"name": self.name, "dtype": self.dtype_policy})
+            self.layer = _from_config(layer, self.name, self.dtype_policy)
         self.supports_masking = self.layer.supports_masking
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -180,7 +181,7 @@ class Subnet(keras.layers.Layer):
             return made[-1]
 
         with _weights_made_by(make):
-            twin = _from_config(self.layer, {})
+            twin = _from_config(self.layer, self.name, self.dtype_policy)
             _call_on(twin, self._specs)
         baked = {id(kernel.variable): kernel.baked() for kernel in self.subnet_kernels}
         for variable, source in zip(made, self._created, strict=True):
@@ -197,7 +198,13 @@ class Subnet(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Subnet":
-        return cls(**config | {"layer": keras.saving.deserialize_keras_object(config["layer"])})
+        own = {"name", "trainable", "dtype", *inspect.signature(cls).parameters}
+        layer = keras.saving.deserialize_keras_object(config["layer"])
+        # Bidirectional makes its second layer of the first one's configuration, with `go_backwards` changed.
+        of_layer = {name: value for name, value in config.items() if name not in own}
+        if of_layer:
+            layer = type(layer).from_config(layer.get_config() | of_layer)
+        return cls(**{name: value for name, value in config.items() if name in own} | {"layer": layer})
 
     def get_build_config(self) -> dict[str, Any] | None:
         if self._specs is None:
@@ -282,9 +289,9 @@ def _weights_made_by(make: _MakeWeight) -> Iterator[None]:
         keras.layers.Layer.add_weight = add_weight
 
 
-def _from_config(layer, changes):
+def _from_config(layer, name, policy):
+    changes = {"name": name, "dtype": keras.dtype_policies.serialize(policy)}
     made = type(layer).from_config(_unbuilt(layer.get_config()) | changes)
-    policy = changes.get("dtype", layer.dtype_policy)
     if made.dtype_policy != policy:
         # A model takes the global policy, whatever its configuration says.
         made.dtype_policy = policy

@@ -25,8 +25,8 @@ def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.
 
     Args:
         model: a built functional or Sequential model; it is not changed.
-        replacement: gives what stands for a layer: None for a copy of it. What comes built keeps its own weights; the
-            rest gets those of the layer.
+        replacement: gives what stands for a layer: None for a copy of it. What comes built, or is of another class,
+            keeps its own weights; the rest gets those of the layer.
 
     Raises:
         CannotCloneError: if a layer cannot be made again from its configuration.
@@ -45,7 +45,7 @@ def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.
         if copy is None:
             copy = _copy_without_weights(layer)
         # Other nodes are operations such as x * 2, which have no weights.
-        if isinstance(layer, keras.layers.Layer) and not copy.built:
+        if isinstance(layer, keras.layers.Layer) and not copy.built and type(copy) is type(layer):
             copies.append((layer, copy))
         return copy
 

@@ -1,0 +1,228 @@
+"""What Subnet must do to any Keras layer, run over a table; the stock layer is the oracle.
+
+A new kind of layer is covered by adding a row to CASES.
+"""
+
+import contextlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import iterand_tf
+from iterand_tf import Subnet
+
+layers = keras.layers
+
+
+@keras.saving.register_keras_serializable(package="test")
+class UsersBlock(keras.layers.Layer):
+    """A user's layer with sublayers in a list, some of which it makes when it is built."""
+
+    def build(self, input_shape):
+        self.steps = [layers.Dense(4, activation="relu"), layers.BatchNormalization(), layers.Dense(3)]
+        for step in self.steps:
+            step.build(input_shape)
+            input_shape = step.compute_output_shape(input_shape)
+
+    def call(self, inputs, training=None):
+        for step in self.steps:
+            inputs = step(inputs, training=training)
+        return inputs
+
+
+# name: (makes the layer, shapes of its inputs, fan-in of each of its kernels)
+CASES = {
+    "dense": (lambda: layers.Dense(4, activation="relu"), [(5,)], [5]),
+    "conv1d": (lambda: layers.Conv1D(4, 3), [(8, 5)], [15]),
+    "depthwise": (lambda: layers.DepthwiseConv2D(3), [(6, 6, 2)], [9]),
+    "separable": (lambda: layers.SeparableConv2D(4, 3), [(6, 6, 2)], [9, 2]),
+    "transposed": (lambda: layers.Conv2DTranspose(4, 4, strides=2), [(5, 5, 2)], [8]),
+    "einsum": (lambda: layers.EinsumDense("abc,cde->abde", (4, 2, 3), bias_axes="e"), [(4, 5)], [5]),
+    "lstm": (lambda: layers.LSTM(4, return_sequences=True), [(6, 3)], [3, 4]),
+    "gru": (lambda: layers.GRU(4), [(6, 3)], [3, 4]),
+    "bidirectional": (lambda: layers.Bidirectional(layers.LSTM(4)), [(6, 3)], [3, 4, 3, 4]),
+    "time_distributed": (lambda: layers.TimeDistributed(layers.Dense(4)), [(6, 3)], [3]),
+    "attention": (lambda: layers.MultiHeadAttention(2, 4), [(5, 8), (6, 8)], [8, 8, 8, 8]),
+    "block": (
+        lambda: keras.Sequential([layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Conv2D(2, 3)]),
+        [(8, 8, 2)],
+        [18, 36],
+    ),
+    "users_block": (UsersBlock, [(5,)], [5, 4]),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+def made(case, **arguments):
+    """A Subnet of the case's layer that has been called, and its inputs."""
+    layer = Subnet(case[0](), **({"sparsity": 0.4, "seed": 3, "name": "mine"} | arguments))
+    inputs = [tf.random.stateless_normal((4, *shape), seed=(1, number)) for number, shape in enumerate(case[1])]
+    layer(*inputs)
+    return layer, inputs
+
+
+def functional(case, **arguments):
+    layer, _ = made(case, **arguments)
+    inputs = [keras.Input(shape) for shape in case[1]]
+    outputs = keras.layers.Flatten()(layer(*inputs))
+    return keras.Model(inputs, outputs), layer
+
+
+def test_every_kernel_is_found_with_its_fan_in(case):
+    layer, _ = made(case, weight_distribution="kaiming_uniform")
+    assert [kernel.fan_in for kernel in layer.subnet_kernels] == case[2]
+    for kernel in layer.subnet_kernels:
+        bound = np.sqrt(6 / kernel.fan_in)
+        assert 0.7 * bound < np.abs(kernel.variable.numpy()).max() <= bound
+        assert kernel.mask.numpy().sum() == kernel.num_kept == kernel.num_weights - round(0.4 * kernel.num_weights)
+
+
+def test_outputs_are_those_of_the_stock_layer_with_masked_kernels(case):
+    layer, inputs = made(case)
+    for kernel in layer.subnet_kernels:
+        kernel.scores.assign(-kernel.scores)
+    stock = layer.to_stock()
+    assert type(stock) is type(layer.layer)
+    assert not any(iterand_tf.subnet_layers(stock))
+    np.testing.assert_allclose(layer(*inputs), stock(*inputs), rtol=1e-5, atol=1e-6)
+    zeros = sum(int((v.numpy() == 0).sum()) for v in stock.variables if v.name.endswith("kernel"))
+    assert zeros == sum(kernel.num_weights - kernel.num_kept for kernel in layer.subnet_kernels)
+
+
+def test_scores_are_trained_and_kernels_are_not(case):
+    model, layer = functional(case)
+    kernels = [kernel.variable.numpy() for kernel in layer.subnet_kernels]
+    scores = [kernel.scores.numpy() for kernel in layer.subnet_kernels]
+    trained = [variable.name for variable in model.trainable_variables]
+    assert sum(name.endswith("scores") for name in trained) == len(kernels)
+    assert not any(name.endswith("kernel") for name in trained)
+    model.trainable = False
+    model.trainable = True
+    assert [variable.name for variable in model.trainable_variables] == trained
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    inputs = [np.random.default_rng(0).normal(size=(8, *shape)) for shape in case[1]]
+    model.fit(inputs, np.ones((8, model.output_shape[-1])), epochs=3, verbose=0)
+    for kernel, before, first in zip(layer.subnet_kernels, kernels, scores, strict=True):
+        np.testing.assert_array_equal(kernel.variable, before)
+        assert (kernel.scores.numpy() != first).any()
+
+
+def test_rerandomize_takes_the_next_draw_for_pruned_entries(case):
+    layer, inputs = made(case, weight_distribution="kaiming_uniform")
+    outputs = layer(*inputs)
+    before = [kernel.variable.numpy() for kernel in layer.subnet_kernels]
+    changed = layer.rerandomize(step=10, rate=1.0)
+    assert changed == sum(kernel.num_weights - kernel.num_kept for kernel in layer.subnet_kernels)
+    for kernel, old in zip(layer.subnet_kernels, before, strict=True):
+        np.testing.assert_array_equal(kernel.variable.numpy() != old, kernel.mask.numpy() == 0)
+    np.testing.assert_allclose(layer(*inputs), outputs, rtol=1e-6)
+
+
+def test_kernels_of_one_layer_are_drawn_apart(case):
+    layer, _ = made(case, weight_distribution="kaiming_uniform")
+    draws = [kernel.draw(0).numpy().ravel()[:3] * np.sqrt(kernel.fan_in) for kernel in layer.subnet_kernels]
+    for index, draw in enumerate(draws):
+        assert not any(np.allclose(draw, other) for other in draws[:index])
+
+
+def test_a_saved_model_loads_in_a_fresh_process(case, tmp_path):
+    model, layer = functional(case)
+    for kernel in layer.subnet_kernels:
+        kernel.scores.assign(-kernel.scores)
+    layer.rerandomize(step=1, rate=0.5)
+    inputs = [np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32) for shape in case[1]]
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "inputs.npz", *inputs)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(inputs), model(inputs))
+    if case[0] is UsersBlock or len(case[2]) < 4:
+        # The import takes seconds; the layers with most parts stand for the others.
+        return
+    script = (
+        "import sys, numpy as np, keras, iterand_tf\n"
+        "model = keras.models.load_model(sys.argv[1] + '/model.keras')\n"
+        "with np.load(sys.argv[1] + '/inputs.npz') as inputs:\n"
+        "    np.save(sys.argv[1] + '/outputs.npy', model([inputs[name] for name in inputs.files]))\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), model(inputs))
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_computes_as_the_stock_layer(case, precision):
+    keras.config.set_dtype_policy(precision)
+    layer, inputs = made(case)
+    assert all(kernel.scores.dtype == kernel.variable.dtype == "float32" for kernel in layer.subnet_kernels)
+    outputs, expected = layer(*inputs), layer.to_stock()(*inputs)
+    assert outputs.dtype == expected.dtype
+    np.testing.assert_allclose(np.float32(outputs), np.float32(expected), rtol=0.02, atol=0.02)
+
+
+def test_trains_to_the_same_losses_on_one_and_on_two_devices(case, strategy_scope):
+    def losses(scope):
+        with scope():
+            model, _ = functional(case)
+            model.compile(keras.optimizers.SGD(0.05), "mse")
+        inputs = [np.random.default_rng(0).normal(size=(4, *shape)) for shape in case[1]]
+        targets = np.ones((4, model.output_shape[-1]))
+        callbacks = [iterand_tf.Rerandomize(period=2, rate=0.5)]
+        fit = model.fit(inputs, targets, batch_size=4, epochs=3, shuffle=False, verbose=0, callbacks=callbacks)
+        return fit.history["loss"]
+
+    # Each replica normalizes its own part of a batch.
+    tolerance = 0.3 if case is CASES["block"] or case is CASES["users_block"] else 1e-4
+    np.testing.assert_allclose(losses(strategy_scope), losses(contextlib.nullcontext), rtol=tolerance)
+
+
+def test_statistics_dropout_and_losses_stay_the_layers_own():
+    inner = keras.Sequential(
+        [layers.Dense(4, activity_regularizer="l2"), layers.BatchNormalization(), layers.Dropout(0.5)]
+    )
+    layer = Subnet(inner, seed=1)
+    inputs = tf.random.stateless_normal((64, 3), seed=(1, 2)) + 3
+    outputs = layer(inputs, training=True)
+    assert 0.3 < float(tf.reduce_mean(tf.cast(outputs == 0, tf.float32))) < 0.7
+    (mean,) = (variable for variable in layer.variables if variable.name == "moving_mean")
+    assert (mean.numpy() != 0).any()
+    assert len(layer.losses) == 1
+    assert float(tf.reduce_mean(tf.cast(layer(inputs) == 0, tf.float32))) < 0.1
+
+
+def test_embeddings_are_chosen_from_when_asked():
+    tokens = np.array([[1, 2, 0]])
+    for kernels, count in ((("*kernel",), 0), (("*kernel", "embeddings"), 1)):
+        layer = Subnet(layers.Embedding(5, 4), kernels=kernels, seed=0)
+        assert layer(tokens).shape == (1, 3, 4)
+        assert len(layer.subnet_kernels) == count
+
+
+def test_around_and_inside_other_wrappers():
+    inputs = tf.random.stateless_normal((2, 6, 3), seed=(1, 2))
+    inside = layers.Bidirectional(Subnet(layers.LSTM(4, return_sequences=True), seed=1))
+    assert inside(inputs).shape == (2, 6, 8)
+    assert layers.TimeDistributed(Subnet(layers.Dense(4), seed=1))(inputs).shape == (2, 6, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"layer": "dense"}, "layer must be a Keras layer"),
+        ({"layer": iterand_tf.SubnetDense(2)}, "layer must be one without Subnet layers inside"),
+        (
+            {"layer": layers.TimeDistributed(iterand_tf.SubnetDense(2))},
+            "layer must be one without Subnet layers inside",
+        ),
+        ({"layer": layers.Dense(2), "sparsity": 1.0}, "sparsity must be at least 0 and below 1"),
+    ],
+)
+def test_refuses_in_one_sentence(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Subnet(**arguments)

@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOWEST := .venv-lowest
 LIBRARY_TESTS := tests/masks_test.py tests/distributions_test.py tests/rerandomization_test.py tests/layers \
-    tests/callbacks_test.py tests/optimization_test.py tests/models_test.py tests/export
+    tests/callbacks_test.py tests/conversion_test.py tests/optimization_test.py tests/models_test.py \
+    tests/sparsity_report_test.py tests/export
 
 .PHONY: quickstart lint test test-all test-lowest build-file bench bench-data
 

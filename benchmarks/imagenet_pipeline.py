@@ -40,7 +40,8 @@ def main():
     encoded = builder.as_dataset(
         split="train",
         decoders=tfds.decode.PartialDecoding({"image": True}, {"image": tfds.decode.SkipDecoding()}),
-        read_config=tfds.ReadConfig(try_autocache=False),  # ImageNet is larger than the memory
+        # ImageNet is larger than the memory.
+        read_config=tfds.ReadConfig(try_autocache=False),
     ).map(lambda example: example["image"])
     encoded = encoded.repeat(args.epochs)
 

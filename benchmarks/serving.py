@@ -63,7 +63,7 @@ def main():
             )
         paths = {name: str(result.path) for name, result in results.items()}
         paths["unfolded"] = os.path.join(directory, "unfolded")
-        write_saved_model(Network.of(model, fold=False), pathlib.Path(paths["unfolded"]), model.input_shape)
+        write_saved_model(Network.of(model, fold=False), pathlib.Path(paths["unfolded"]), model.input_shape, "softmax")
         loads = {name: [] for name in paths}
         for _ in range(LOADS):
             for name, path in paths.items():

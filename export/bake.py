@@ -32,7 +32,8 @@ def bake(model: keras.Model) -> keras.Model:
 
     Example:
 
-    >>> import iterand_tf
+    >>> import iterand_tf, keras
+    >>> from export import bake
     >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(2, sparsity=0.5)])
     >>> [type(layer).__name__ for layer in bake(model).layers]
     ['Dense']

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from export.artifact import Artifact, compare_outputs, served_outputs
 from export.network import Network, inference_arguments
+from export.pack import DTYPES
 from export.saved_model import HEADS
 from export.versions import check_export_dir, targets_of, written_whole
 from iterand_tf import checks, models
@@ -77,17 +78,21 @@ def export_saved_model(
     `export_formats` writes several formats at once; it says more about what is written and compared.
 
     Args:
-        model: a built Keras model, as in `export_formats`.
+        model: any built Keras model that takes one float input and gives one output of shape (batch, size).
         export_dir: the directory, created if need be.
         version: whole number of at least 1, or None for one more than the highest there.
-        sample: a batch of inputs to compare on, as in `export_formats`.
-        export_format: `"packed"`, `"dense"` or `"tflite"`.
-        head: what the model's outputs are logits of, as in `export_formats`.
-        kernel_dtype: as in `export_formats`.
-        tflite_int8: as in `export_formats`.
-        decode: as in `export_formats`.
-        labels: class names, as in `export_formats`.
-        flags: of the run, as in `export_formats`.
+        sample: a batch of inputs to compare on; a subclassed model needs it. None for standard normal ones.
+        export_format: `"packed"` (a SavedModel whose kernels are entropy-coded and unpacked when it is loaded),
+            `"dense"` (one whose kernels are variables, for converters) or `"tflite"` (a TensorFlow Lite file).
+        head: `"softmax"` or `"sigmoid"` where the model ends in logits: the export then serves the probabilities too.
+            None for other outputs, and for the networks of `iterand_tf.models.build`, of which it is known.
+        kernel_dtype: `"float32"`, `"bfloat16"` or `"float16"`: the type in which packed kernels of many distinct values
+            are stored.
+        tflite_int8: whether to quantize the TensorFlow Lite file to integers throughout, calibrated on `sample`.
+        decode: function of one encoded image, a scalar string, to one input of the model: the export then has the
+            signature `serve_jpeg`. None for no such signature, and for the networks of `build`, of which it is known.
+        labels: class names, one for each output, written to assets/labels.txt of a SavedModel.
+        flags: of the run, recorded in assets.extra/export.json.
 
     Returns:
         Where the version is, its size, and how much the reloaded outputs differ.
@@ -98,12 +103,14 @@ def export_saved_model(
 
     Example:
 
-    >>> import tempfile, iterand_tf
+    >>> import tempfile, iterand_tf, keras
+    >>> from export import export_formats, export_saved_model
     >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(2, seed=0)])
     >>> result = export_saved_model(model, tempfile.mkdtemp())
     >>> result.path.name, result.max_abs_difference
     ('1', 0.0)
     """
+    checks.one_of("export_format", export_format, FORMATS)
     results = export_formats(
         model,
         export_dir,
@@ -163,6 +170,9 @@ def export_formats(
         labels: class names, one for each output, written to assets/labels.txt of a SavedModel.
         flags: of the run, recorded in assets.extra/export.json.
 
+    Returns:
+        By format: where the version is, its size, and how much the reloaded outputs differ.
+
     Raises:
         ExportError: if the directory cannot be written, the version exists, a conversion fails, or the reloaded
             outputs differ by more than 1e-4 of the largest; nothing is left behind.
@@ -170,16 +180,20 @@ def export_formats(
 
     Example:
 
-    >>> import tempfile, iterand_tf
+    >>> import tempfile, iterand_tf, keras
+    >>> from export import export_formats, export_saved_model
     >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(2, seed=0)])
     >>> results = export_formats(model, tempfile.mkdtemp(), ["packed", "dense"])
     >>> [result.path.parent.name for result in results.values()]
     ['packed', 'dense']
     """
     if not formats or len(set(formats)) < len(formats) or not set(formats) <= set(FORMATS):
-        raise ValueError(f"export_format must be one or several of {', '.join(FORMATS)}. Received: {formats=}")
+        raise checks.ArgumentError("formats", f"one or several of {', '.join(FORMATS)}", formats)
     if tflite_int8 and (sample is None or "tflite" not in formats):
-        raise ValueError("tflite_int8 goes with the format tflite, and needs a sample to calibrate on")
+        raise checks.ArgumentError(
+            "tflite_int8", "left out unless tflite is exported and a sample is given to calibrate on", tflite_int8
+        )
+    checks.one_of("kernel_dtype", kernel_dtype, tuple(DTYPES))
     if head is not None:
         checks.one_of("head", head, tuple(HEADS))
     directory = check_export_dir(export_dir)

@@ -19,6 +19,8 @@ import zlib
 import ml_dtypes
 import numpy as np
 
+from iterand_tf import checks
+
 MOST_SYMBOLS = 256
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
@@ -63,8 +65,7 @@ def round_values(kernel: np.ndarray, dtype: str) -> np.ndarray:
     >>> round_values(np.arange(300, dtype=np.float32) / 3, "bfloat16")[1].item()
     0.333984375
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"the kernel's dtype must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r}")
+    checks.one_of("dtype", dtype, tuple(DTYPES))
     if dtype == "float32" or len(np.unique(kernel.view(np.uint32))) <= MOST_SYMBOLS:
         return kernel
     with np.errstate(over="ignore"):
@@ -96,7 +97,8 @@ def encode(kernel: np.ndarray, dtype: str = "float32") -> PackedKernel:
     if kernel.dtype != np.float32:
         raise ValueError(f"encode takes a float32 kernel. Received: dtype={kernel.dtype}")
     flat = round_values(np.ascontiguousarray(kernel).ravel(), dtype)
-    bits: np.ndarray = flat.view(np.uint32)  # -0.0 and 0.0, and all NaN, are values of their own
+    # As bits, -0.0 and 0.0, and all NaN, are values of their own.
+    bits: np.ndarray = flat.view(np.uint32)
     distinct, symbols = np.unique(bits, return_inverse=True)
     few = len(distinct) <= MOST_SYMBOLS
     stored = flat if few else flat.astype(DTYPES[dtype])

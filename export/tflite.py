@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from export.saved_model import INPUT_NAME
 from export.versions import being_written
-from iterand_tf.errors import ExportError
+from iterand_tf.errors import ExportError, first_line
 
 FILE_NAME = "model.tflite"
 
@@ -39,8 +39,9 @@ def write_tflite(dense: pathlib.Path, path: pathlib.Path, calibration: np.ndarra
         with warnings.catch_warnings(action="ignore"):
             contents = converter.convert()
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"TensorFlow Lite cannot express this network ({reason}); export another format.") from error
+        raise ExportError(
+            f"TensorFlow Lite cannot express this network ({first_line(error)}); export another format."
+        ) from error
     with being_written(path):
         path.mkdir(parents=True, exist_ok=True)
         (path / FILE_NAME).write_bytes(contents)

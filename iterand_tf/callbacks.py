@@ -30,7 +30,7 @@ class Rerandomize(keras.callbacks.Callback):
     Args:
         period: steps between two re-randomizations, a whole number of at least 0; 0 means never. Or a
             `RerandomizationSchedule`, without `rate`.
-        rate: probability in [0, 1] that a pruned entry is re-drawn; 0 means never.
+        rate: probability in [0, 1] that a pruned entry is re-drawn; 0 means never, None 0.1, the paper's.
 
     Raises:
         ValueError: if `period` or `rate` is out of its range, or, when training begins, if the model has no Subnet
@@ -41,7 +41,8 @@ class Rerandomize(keras.callbacks.Callback):
 
     Example:
 
-    >>> import iterand_tf
+    >>> import iterand_tf, keras, numpy as np
+    >>> from iterand_tf import Rerandomize
     >>> model = keras.Sequential([iterand_tf.SubnetDense(1, weight_distribution="uniform", seed=0)])
     >>> model.compile("sgd", "mse")
     >>> history = model.fit(np.ones((8, 4)), np.ones((8, 1)), batch_size=1, verbose=0,
@@ -129,7 +130,8 @@ def rerandomize_model(
 
     Args:
         model: a built model with Subnet layers. Layers that are not trainable keep their kernels.
-        schedule: when, and with which probability.
+        schedule: `RerandomizationSchedule(period, rate)`: after every `period` steps each pruned entry is re-drawn with
+            probability `rate`.
         step: steps that the optimizer has done, `optimizer.iterations`.
         previous: steps at the call before, where several steps were done since; all events in between happen. None
             for `step - 1`.
@@ -145,7 +147,8 @@ def rerandomize_model(
 
     Example:
 
-    >>> import iterand_tf, tensorflow as tf
+    >>> import iterand_tf, keras, tensorflow as tf
+    >>> from iterand_tf import RerandomizationSchedule, rerandomize_model
     >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(1, weight_distribution="uniform", seed=0)])
     >>> optimizer = keras.optimizers.SGD(0.1)
     >>> schedule = RerandomizationSchedule(period=2, rate=1.0)

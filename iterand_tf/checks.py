@@ -40,6 +40,9 @@ class ArgumentError(ValueError):
         self.wanted = wanted
         self.received = received
 
+    def __reduce__(self):
+        return type(self), (self.name, self.wanted, self.received)
+
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> Any:
     """Returns `value` if it is one of `choices`.

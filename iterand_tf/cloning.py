@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import keras
 
+from iterand_tf.errors import first_line
+
 
 class CannotCloneError(ValueError):
     """A layer cannot be made again from its configuration, so models that contain it cannot be copied."""
@@ -63,7 +65,7 @@ def _copy_without_weights(layer):
         return type(layer).from_config(layer.get_config())
     except Exception as error:
         # get_config and from_config may be the user's own, and fail in their own ways.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
+        reason = first_line(error).partition(". ")[0]
         raise CannotCloneError(
             f"the layer {layer.name} cannot be made again from its configuration: {reason}"
         ) from error

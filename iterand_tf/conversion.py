@@ -63,6 +63,8 @@ def to_subnet(
 
     Example:
 
+    >>> import keras
+    >>> from iterand_tf import subnet_layers, to_subnet
     >>> layers = [keras.layers.Conv2D(4, 3, name="conv"), keras.layers.Flatten(), keras.layers.Dense(2, name="head")]
     >>> model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
     >>> subnet = to_subnet(model, sparsity={"conv": 0.5, "head": 0.25}, seed=0)

@@ -35,3 +35,15 @@ class ExportError(UserError):
     """The export could not be written, or what was written differs from the trained model. Exit code 4."""
 
     exit_code = 4
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in a line: to be shown, never to be decided by.
+
+    Example:
+
+    >>> first_line(ValueError("no such file\\nTraceback ...")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    lines = getattr(error, "message", str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -51,6 +51,7 @@ def topk_mask(scores: Any, sparsity: float) -> Any:
 
     Example:
 
+    >>> from iterand_tf.masks import topk_mask
     >>> topk_mask([3.0, -1.0, 2.0, 2.0], sparsity=0.5).numpy().tolist()
     [1.0, 0.0, 1.0, 0.0]
     """

@@ -34,8 +34,10 @@ class CoupledSGD(keras.optimizers.SGD):
 
     Example:
 
+    >>> import keras
+    >>> from iterand_tf.optimization import CoupledSGD
     >>> variable = keras.Variable([1.0])
-    >>> CoupledSGD(learning_rate=0.5, l2=0.1).apply([ops.zeros(1)], [variable])
+    >>> CoupledSGD(learning_rate=0.5, l2=0.1).apply([keras.ops.zeros(1)], [variable])
     >>> round(float(variable[0]), 6)
     0.95
     """

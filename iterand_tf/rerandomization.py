@@ -22,6 +22,7 @@ class RerandomizationSchedule:
 
     Example:
 
+    >>> from iterand_tf import RerandomizationSchedule
     >>> list(RerandomizationSchedule(period=300, rate=0.1).steps_between(299, 900))
     [300, 600, 900]
     """

@@ -64,7 +64,8 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
 
     Example:
 
-    >>> import iterand_tf
+    >>> import iterand_tf, keras
+    >>> from iterand_tf import sparsity_report
     >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(5, sparsity=0.75, name="head")])
     >>> print(sparsity_report(model))
     layer  kernel  weights  kept  removed  sparsity

@@ -85,3 +85,24 @@ def test_dense_models_save_and_load(tmp_path):
 def test_refuses_arguments_out_of_range(wrong):
     with pytest.raises(ValueError, match="Received"):
         models.build(**({"name": "conv2", "input_shape": (8, 8, 1), "num_classes": 10} | wrong))
+
+
+@pytest.mark.parametrize("factory", [models.SubnetFactory, models.StockFactory])
+@pytest.mark.parametrize("wrong", [{"weight_distribution": "gaussian"}, {"weight_scale": -1.0}, {"seed": -1}])
+def test_factories_refuse_arguments_by_their_names(factory, wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=rf"^{name} must be .* Received: {name}="):
+        factory(**wrong)
+
+
+def test_a_head_sparsity_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"^head_sparsity must be at least 0 and below 1. Received: head_sparsity=2"):
+        models.SubnetFactory(head_sparsity=2)
+
+
+def test_models_of_build_are_known_by_more_than_names():
+    assert models.from_pixels_to_logits(models.build("conv2", (8, 8, 1), 3))
+    layers = [keras.layers.Dense(4, name="normalize"), keras.layers.Dense(2, activation="tanh", name="logits")]
+    assert not models.from_pixels_to_logits(keras.Sequential([keras.Input((4,)), *layers]))
+    inputs = keras.Input((4,))
+    assert not models.from_pixels_to_logits(keras.Model(inputs, layers[1](layers[0](inputs))))

@@ -152,7 +152,8 @@ class EncodedExamples:
 
     def training_batches(self, batch_size, augmentation, seed, first_epoch, epochs, first_batch=0, shard=_WHOLE):
         apply_policy = policy(augmentation, seed)
-        crop_key = tf.cast(item_seed(seed, -1, 0)[0], tf.int64)  # -1, to be apart from the epochs' orders
+        # The epoch -1 keeps this key apart from those of the epochs' orders.
+        crop_key = tf.cast(item_seed(seed, -1, 0)[0], tf.int64)
 
         def records_of(epoch):
             return self._records(epoch_seed(seed, epoch)).skip(_skipped(epoch, first_epoch, first_batch) * batch_size)

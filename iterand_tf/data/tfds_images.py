@@ -25,7 +25,7 @@ from iterand_tf.data.splits import (
     stratified_indices,
     validation_indices,
 )
-from iterand_tf.errors import DataError
+from iterand_tf.errors import DataError, first_line
 
 _READ_BATCH = 1000
 # Records that are shuffled at a time.
@@ -235,12 +235,12 @@ def _prepared_builder(name: str, data_dir: str) -> Any:
         builder = tfds.builder(name, data_dir=os.path.expanduser(data_dir) or None, file_format="tfrecord")
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         raise DataError(
-            f"--dataset={name} is not digits, folder:PATH or a dataset that TFDS knows ({_first_line(error)})."
+            f"--dataset={name} is not digits, folder:PATH or a dataset that TFDS knows ({first_line(error)})."
         ) from error
     except Exception as error:
         # Whatever reads the dataset's description fails in its own way.
         raise DataError(
-            f"--dataset={name} in --data_dir={data_dir} is damaged ({_first_line(error)}); prepare it anew."
+            f"--dataset={name} in --data_dir={data_dir} is damaged ({first_line(error)}); prepare it anew."
         ) from error
     if not builder.is_prepared():
         root = pathlib.Path(os.path.expanduser(data_dir) or tfds.core.constants.DATA_DIR)
@@ -257,7 +257,7 @@ def _prepared_builder(name: str, data_dir: str) -> Any:
             _remove_empty_folders(root / builder.name)
             raise DataError(
                 f"--dataset={name} is not prepared in {builder.data_dir} and could not be downloaded or prepared "
-                f"({_first_line(error)}); give --data_dir or TFDS_DATA_DIR."
+                f"({first_line(error)}); give --data_dir or TFDS_DATA_DIR."
             ) from error
     return builder
 
@@ -267,10 +267,6 @@ def _remove_empty_folders(top):
     for path, _, _ in os.walk(top, topdown=False):
         with contextlib.suppress(OSError):
             os.rmdir(path)
-
-
-def _first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _image_and_label(builder, name):

@@ -99,7 +99,12 @@ class Subnet(keras.layers.Layer):
         if any(isinstance(inner, Subnet) for inner in all_layers(layer)):
             raise checks.ArgumentError("layer", "one without Subnet layers inside", layer)
         options = SubnetOptions(
-            sparsity, score_transform, weight_distribution, weight_scale, score_distribution, score_scale
+            sparsity=sparsity,
+            score_transform=score_transform,
+            weight_distribution=weight_distribution,
+            weight_scale=weight_scale,
+            score_distribution=score_distribution,
+            score_scale=score_scale,
         )
         if type(self) is Subnet:
             kwargs.setdefault("name", layer.name)

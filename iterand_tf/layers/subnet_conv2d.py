@@ -22,15 +22,16 @@ class SubnetConv2D(SingleKernelSubnet):
     Args:
         filters: output channels, a whole number above 0.
         kernel_size: a whole number above 0, or a pair of them, (height, width).
-        strides: a whole number above 0, or a pair of them.
+        strides: steps between two windows, a whole number above 0, or a pair of them.
         padding: `"valid"`, `"same"`, or the number of zeros to add on each side before a valid convolution: a whole
             number of at least 0, or a pair of them, (above and below, left and right). The stock layer takes no
-            numbers; the paper's networks pad so, and `"same"` pads one side only at stride 2.
+            numbers; they pad both sides alike at stride 2, where `"same"` pads one side only.
         data_format: `"channels_last"`, `"channels_first"`, or None for Keras's default. On a CPU, channels first
             needs oneDNN (`TF_ENABLE_ONEDNN_OPTS=1` in the environment before TensorFlow is imported).
-        dilation_rate: a whole number above 0, or a pair of them.
-        groups: number of groups of channels; it divides `filters` and the input channels.
-        activation: as in `keras.layers.Conv2D`.
+        dilation_rate: steps between two entries of a window, a whole number above 0, or a pair of them.
+        groups: number of groups of channels, each of which sees its own part of the input channels only; it divides
+            `filters` and the input channels.
+        activation: function of the outputs, or its name in Keras; None for none.
         use_bias: whether to add a trained bias. False by default, unlike in the stock layer: in the method only the
             scores are trained.
         bias_initializer: as in `keras.layers.Conv2D`.
@@ -40,8 +41,9 @@ class SubnetConv2D(SingleKernelSubnet):
         sparsity: fraction of the kernel that is removed, in [0, 1). Exactly `round(sparsity * size)` entries are.
         score_transform: what is ranked: `"identity"` for the signed scores, as in IteRand, or `"abs"` for their
             magnitudes.
-        weight_distribution: distribution of the kernel: `"signed_constant"`, `"kaiming_uniform"`,
-            `"kaiming_normal"` or `"uniform"`; `iterand_tf.distributions.sample` has the formulas.
+        weight_distribution: distribution of the kernel: `"signed_constant"` (plus or minus the standard deviation of
+            Kaiming's, either sign with probability 1/2), `"kaiming_uniform"`, `"kaiming_normal"` or `"uniform"` (in
+            -1 to 1); `iterand_tf.distributions.sample` has the formulas.
         weight_scale: factor on the kernel, above 0.
         score_distribution: distribution of the first scores, one of the same names.
         score_scale: factor on the first scores, above 0.
@@ -62,6 +64,7 @@ class SubnetConv2D(SingleKernelSubnet):
         scores: the trained float32 variable of the same shape.
         bias: the trained variable of shape `(filters,)`, or None.
         kernel_mask: the mask of the present scores, float32, 1 = kept.
+        num_draws: integer variable, 1 for the first kernel and one more for each re-randomization.
 
     Raises:
         ValueError: if an argument is out of its range.

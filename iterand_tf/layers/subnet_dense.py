@@ -20,7 +20,7 @@ class SubnetDense(SingleKernelSubnet):
 
     Args:
         units: output features, a whole number above 0.
-        activation: as in `keras.layers.Dense`.
+        activation: function of the outputs, or its name in Keras; None for none.
         use_bias: whether to add a trained bias. False by default, unlike in the stock layer: in the method only the
             scores are trained.
         bias_initializer: as in `keras.layers.Dense`.
@@ -30,8 +30,9 @@ class SubnetDense(SingleKernelSubnet):
         sparsity: fraction of the kernel that is removed, in [0, 1). Exactly `round(sparsity * size)` entries are.
         score_transform: what is ranked: `"identity"` for the signed scores, as in IteRand, or `"abs"` for their
             magnitudes.
-        weight_distribution: distribution of the kernel: `"signed_constant"`, `"kaiming_uniform"`,
-            `"kaiming_normal"` or `"uniform"`; `iterand_tf.distributions.sample` has the formulas.
+        weight_distribution: distribution of the kernel: `"signed_constant"` (plus or minus the standard deviation of
+            Kaiming's, either sign with probability 1/2), `"kaiming_uniform"`, `"kaiming_normal"` or `"uniform"` (in
+            -1 to 1); `iterand_tf.distributions.sample` has the formulas.
         weight_scale: factor on the kernel, above 0.
         score_distribution: distribution of the first scores, one of the same names.
         score_scale: factor on the first scores, above 0.
@@ -52,6 +53,7 @@ class SubnetDense(SingleKernelSubnet):
         scores: the trained float32 variable of the same shape.
         bias: the trained variable of shape `(units,)`, or None.
         kernel_mask: the mask of the present scores, float32, 1 = kept.
+        num_draws: integer variable, 1 for the first kernel and one more for each re-randomization.
 
     Raises:
         ValueError: if an argument is out of its range.

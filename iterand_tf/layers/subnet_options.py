@@ -1,6 +1,7 @@
 """The options of a subnetwork, declared once: the layers' arguments, the factory's, and the command line's flags."""
 
 import dataclasses
+from typing import Any
 
 from keras import ops
 
@@ -25,7 +26,7 @@ class SubnetOptions(Options):
     'signed_constant'
     """
 
-    sparsity: float = option(0.5, "fraction of each kernel that is removed", minimum=0, below=1)
+    sparsity: float = option(0.5, "remove this fraction of each kernel", minimum=0, below=1)
     score_transform: str = option(
         "identity",
         "rank entries by their signed scores (identity) or by the scores' magnitudes (abs)",
@@ -39,6 +40,11 @@ class SubnetOptions(Options):
         "kaiming_uniform", "draw the first scores from this distribution", choices=distributions.NAMES
     )
     score_scale: float = option(1.0, "multiply the first scores by this factor", above=0)
+
+
+def head_sparsity_option() -> Any:
+    """The option of a network, rather than of a layer, that its classifier has a sparsity of its own."""
+    return option(None, "remove this fraction of the classifier's kernel instead of --sparsity", minimum=0, below=1)
 
 
 OPTION_NAMES = tuple(field.name for field in dataclasses.fields(SubnetOptions))

@@ -41,7 +41,7 @@ def build(
         input_shape: (height, width, channels).
         num_classes: number of logits, at least 1.
         layers: `SubnetFactory(...)` (the default, with its defaults) or `StockFactory(...)`.
-        width_factor: factor on the widths, above 0; the heads and the residual networks' stems keep theirs.
+        width_factor: factor on the widths, above 1/128; the heads and the residual networks' stems keep theirs.
         stem: of a residual network, one of `STEMS`; None chooses cifar for images of at most 64 pixels.
         batch_normalization: of conv2 to conv8, after each layer but the head; residual networks always have it.
 
@@ -56,6 +56,7 @@ def build(
 
     Example:
 
+    >>> from iterand_tf.models import build
     >>> build("conv2", (8, 8, 1), num_classes=10, width_factor=0.25).output_shape
     (None, 10)
     """

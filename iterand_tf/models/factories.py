@@ -6,8 +6,9 @@ from typing import Any, Protocol
 import keras
 
 from iterand_tf import checks, distributions, seeds
+from iterand_tf.checks import Options, option
 from iterand_tf.layers import SubnetConv2D, SubnetDense
-from iterand_tf.layers.subnet_options import OPTION_NAMES, SubnetOptions
+from iterand_tf.layers.subnet_options import OPTION_NAMES, SubnetOptions, head_sparsity_option
 
 # Momentum and epsilon of the papers; Keras's defaults differ.
 _BATCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
@@ -50,8 +51,8 @@ class SubnetFactory(SubnetOptions):
     0.6
     """
 
-    head_sparsity: float | None = None
-    seed: int = 0
+    head_sparsity: float | None = head_sparsity_option()
+    seed: int = option(0, "derive every draw from this number", minimum=0)
     synchronized_batch_normalization: bool = False
 
     def conv2d(self, filters, kernel_size, *, name, **kwargs):
@@ -78,7 +79,7 @@ class SubnetFactory(SubnetOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class StockFactory:
+class StockFactory(Options):
     """Makes stock layers, whose kernels are trained, with first kernels from a distribution of this project.
 
     Args:
@@ -88,15 +89,20 @@ class StockFactory:
         synchronized_batch_normalization: whether BatchNormalization takes its statistics over all replicas of a
             distribution strategy.
 
+    Raises:
+        ValueError: if an argument is out of its range.
+
     Example:
 
     >>> StockFactory().dense(10, name="head").units
     10
     """
 
-    weight_distribution: str = "kaiming_uniform"
-    weight_scale: float = 1.0
-    seed: int = 0
+    weight_distribution: str = option(
+        "kaiming_uniform", "draw the first kernels from this distribution", choices=distributions.NAMES
+    )
+    weight_scale: float = option(1.0, "multiply the first kernels by this factor", above=0)
+    seed: int = option(0, "derive every draw from this number", minimum=0)
     synchronized_batch_normalization: bool = False
 
     def conv2d(self, filters, kernel_size, *, name, **kwargs):

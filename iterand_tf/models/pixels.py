@@ -25,4 +25,7 @@ def logits(outputs):
 def from_pixels_to_logits(model: keras.Model) -> bool:
     """Whether a model begins and ends as those of `build` do, so that what it takes and gives is known."""
     layers = getattr(model, "layers", [])
-    return len(layers) > 2 and layers[1].name == _NORMALIZE and layers[-1].name == _LOGITS
+    if len(layers) < 3 or (layers[1].name, layers[-1].name) != (_NORMALIZE, _LOGITS):
+        return False
+    is_linear = isinstance(layers[-1], keras.layers.Activation) and layers[-1].activation is keras.activations.linear
+    return isinstance(layers[1], keras.layers.Normalization) and is_linear

@@ -97,7 +97,8 @@ class _Blocks:
         """Symmetrically padded convolution and BatchNormalization, and ReLU if `relu`."""
         padding = "same"
         if strides > 1:
-            padding = "valid"  # "same" pads asymmetrically here
+            # "same" would pad one side only.
+            padding = "valid"
             if kernel_size > 1:
                 x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
         convolution = self.layers.conv2d(

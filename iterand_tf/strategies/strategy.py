@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from iterand_tf.data.shard import Shard
-from iterand_tf.errors import UserError
+from iterand_tf.errors import UserError, first_line
 from iterand_tf.interruption import take_signals_back
 from iterand_tf.strategies.rendezvous import wait_for_workers
 
@@ -69,10 +69,11 @@ def _multi_worker():
         addresses = [address for job in ("chief", "worker") for address in jobs.get(job, ())]
         wait_for_workers(addresses, addresses.index(jobs[cluster.task_type][cluster.task_id]))
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=cluster)
-        take_signals_back()  # TensorFlow has a handler of SIGTERM
+        # TensorFlow has put a handler of its own in the place of SIGTERM's.
+        take_signals_back()
         return strategy
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "message", str(error)).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise UserError(
             f"no cluster could be made from {source} ({reason}); check its values, and that the port is free."
         ) from error

@@ -11,7 +11,7 @@ from iterand_tf import models, optimization
 from iterand_tf.checks import ArgumentError, Options, option
 from iterand_tf.data import AUGMENTATIONS, KERAS_CV_POLICIES
 from iterand_tf.errors import UserError
-from iterand_tf.layers.subnet_options import SubnetOptions
+from iterand_tf.layers.subnet_options import SubnetOptions, head_sparsity_option
 from iterand_tf.strategies.strategy import STRATEGIES
 
 METHODS = ("dense", "edge_popup", "iterand")
@@ -75,7 +75,7 @@ class ModelConfig(Options):
     model: str = option("conv2", "build this network", choices=models.NAMES)
     width_factor: float = option(1.0, "multiply the network's widths by this factor", above=0, maximum=64)
     batch_normalization: bool = option(
-        False, "normalize after each layer of conv2 to conv8, which the papers do not; resnets always do"
+        False, "normalize after each layer of conv2 to conv8, which the papers run without it; resnets always do"
     )
     synchronized_batch_normalization: bool = option(
         False, "take BatchNormalization's statistics over all devices; without it each device has its own"
@@ -91,9 +91,7 @@ class MethodConfig(SubnetOptions):
         "train all weights (dense), choose among random ones (edge_popup), or choose and re-draw (iterand)",
         choices=METHODS,
     )
-    head_sparsity: float | None = option(
-        None, "remove this fraction of the classifier's kernel instead of --sparsity", minimum=0, below=1
-    )
+    head_sparsity: float | None = head_sparsity_option()
     rerandomization_period: int = option(
         300, "re-draw pruned entries after every so many steps (K_per in the paper); 0: never", minimum=0
     )
@@ -112,24 +110,32 @@ class TrainingConfig(Options):
     optimizer: str = option(
         "sgd", "train with sgd (L2 goes through the momentum) or adamw", choices=optimization.OPTIMIZERS
     )
-    learning_rate: float = option(0.1, "the highest learning rate of the run", above=0)
-    momentum: float = option(0.9, "momentum of sgd", minimum=0, below=1)
-    weight_decay: float = option(1e-4, "factor of the L2 term of sgd, or of the weight decay of adamw", minimum=0)
+    learning_rate: float = option(
+        0.1, "begin with this learning rate, or reach it after --warmup_epochs; --lr_schedule lowers it", above=0
+    )
+    momentum: float = option(0.9, "keep this fraction of the step before in each step of sgd", minimum=0, below=1)
+    weight_decay: float = option(
+        1e-4,
+        "shrink what is trained by this factor: as an L2 term in the gradient with sgd, apart from it with adamw",
+        minimum=0,
+    )
     lr_schedule: str = option(
         "cosine", "lower the learning rate over the run in this way", choices=optimization.LR_SCHEDULES
     )
     warmup_epochs: int = option(
-        0, "raise the learning rate from 0 during the first epochs; with cosine only", minimum=0
+        0, "raise the learning rate from 0 during the first epochs; goes with --lr_schedule=cosine", minimum=0
     )
     finetune_epochs: int = option(
         0,
-        f"keep the learning rate at {optimization.FINETUNE_LEARNING_RATE:g} during the last epochs; with cosine only",
+        f"keep the learning rate at {optimization.FINETUNE_LEARNING_RATE:g} during the last epochs; goes with --lr_schedule=cosine",
         minimum=0,
     )
     seed: int = option(0, "derive every random draw of the run from this number", minimum=0, below=2**31)
     deterministic: bool = option(False, "make the run give the same bits each time, at some cost in speed")
     precision: str = option("float32", "compute in this precision; scores and kernels stay float32", choices=PRECISIONS)
-    jit_compile: str = option("auto", "compile the training step with XLA", choices=("auto", "true", "false"))
+    jit_compile: str = option(
+        "auto", "compile the training step with XLA; auto: on one GPU only", choices=("auto", "true", "false")
+    )
     steps_per_execution: int = option(1, "run so many steps in one call of the training function", minimum=1)
 
     def __post_init__(self):

@@ -313,8 +313,16 @@ def test_a_layer_that_is_not_trainable_keeps_its_kernel(case):
 )
 def test_refuses_arguments_out_of_range(case, wrong):
     cls, arguments, _ = case
-    with pytest.raises(ValueError, match="Received"):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=rf"^{name} must be .* Received: {name}="):
         cls(**arguments, **wrong)
+
+
+def test_a_frozen_layer_stays_frozen_in_its_configuration(case):
+    cls, arguments, _ = case
+    layer = cls(**arguments, trainable=False)
+    assert layer.get_config()["trainable"] is False
+    assert not cls.from_config(layer.get_config()).trainable
 
 
 def test_trains_to_the_same_losses_on_one_and_on_two_devices(case, strategy_scope):

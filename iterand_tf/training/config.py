@@ -123,11 +123,11 @@ class TrainingConfig(Options):
         "cosine", "lower the learning rate over the run in this way", choices=optimization.LR_SCHEDULES
     )
     warmup_epochs: int = option(
-        0, "raise the learning rate from 0 during the first epochs; goes with --lr_schedule=cosine", minimum=0
+        0, "raise the learning rate from 0 during the first epochs, with --lr_schedule=cosine", minimum=0
     )
     finetune_epochs: int = option(
         0,
-        f"keep the learning rate at {optimization.FINETUNE_LEARNING_RATE:g} during the last epochs; goes with --lr_schedule=cosine",
+        f"keep the learning rate at {optimization.FINETUNE_LEARNING_RATE:g} during the last epochs, with cosine",
         minimum=0,
     )
     seed: int = option(0, "derive every random draw of the run from this number", minimum=0, below=2**31)

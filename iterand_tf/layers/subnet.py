@@ -3,6 +3,7 @@
 import contextlib
 import fnmatch
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -270,6 +271,9 @@ class Subnet(keras.layers.Layer):
 _MakeWeight = Callable[[Callable[..., keras.Variable], keras.layers.Layer, str | None, dict[str, Any]], keras.Variable]
 
 
+_one_at_a_time = threading.RLock()
+
+
 @contextlib.contextmanager
 def _weights_made_by(make: _MakeWeight) -> Iterator[None]:
     """Within, all layers make their weights by a function of (Keras's add_weight, layer, name, its arguments).
@@ -277,9 +281,12 @@ def _weights_made_by(make: _MakeWeight) -> Iterator[None]:
     A layer makes its kernels in `build`, and layers inside of it as well: a kernel is found, whatever its layer is, by
     looking where all of them are made.
     """
-    add_weight = keras.layers.Layer.add_weight
+    thread = threading.get_ident()
 
     def made(layer, *args, **kwargs):
+        if threading.get_ident() != thread:
+            # Another thread makes a model of its own.
+            return add_weight(layer, *args, **kwargs)
         arguments = dict(kwargs)
         if args:
             # Keras takes the shape, and the initializer, as positional arguments too.
@@ -287,11 +294,13 @@ def _weights_made_by(make: _MakeWeight) -> Iterator[None]:
         arguments["shape"] = arguments.get("shape") or ()
         return make(add_weight, layer, arguments.get("name"), arguments)
 
-    keras.layers.Layer.add_weight = made
-    try:
-        yield
-    finally:
-        keras.layers.Layer.add_weight = add_weight
+    with _one_at_a_time:
+        add_weight = keras.layers.Layer.add_weight
+        keras.layers.Layer.add_weight = made
+        try:
+            yield
+        finally:
+            keras.layers.Layer.add_weight = add_weight
 
 
 def _from_config(layer, name, policy):

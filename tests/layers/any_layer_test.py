@@ -3,6 +3,7 @@
 A new kind of layer is covered by adding a row to CASES.
 """
 
+import concurrent.futures
 import contextlib
 import subprocess
 import sys
@@ -226,3 +227,19 @@ def test_around_and_inside_other_wrappers():
 def test_refuses_in_one_sentence(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         Subnet(**arguments)
+
+
+def test_another_thread_makes_layers_of_its_own():
+    """Half of the layers are Subnets, half stock; all are made at the same time."""
+
+    def make(number):
+        layer = layers.Dense(4) if number % 2 else Subnet(layers.Dense(4), seed=number)
+        layer(np.ones((1, 3), np.float32))
+        return layer
+
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        made_layers = list(threads.map(make, range(40)))
+    for number, layer in enumerate(made_layers):
+        expected = ["kernel", "bias"] if number % 2 else ["scores", "bias"]
+        assert [variable.name for variable in layer.trainable_variables] == expected
+    assert keras.layers.Layer.add_weight.__module__.startswith("keras.")

@@ -6,6 +6,8 @@ A new layer is covered by adding rows to CASES.
 import contextlib
 import dataclasses
 import inspect
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -18,6 +20,8 @@ from capabilities import NO_CHANNELS_FIRST, runs_channels_first
 import iterand_tf
 from iterand_tf import Subnet, SubnetConv2D, SubnetDense
 from iterand_tf.layers.subnet_options import SubnetOptions
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 # name: (class, stock arguments, input shape)
 CASES = {
@@ -190,18 +194,35 @@ def test_every_argument_round_trips(case):
     assert config["activity_regularizer"]["class_name"] == "L1"
 
 
-def test_a_saved_model_loads_in_a_fresh_process(case, tmp_path):
+def saved(case, tmp_path):
+    """A saved model of the layer alone, its file, and inputs."""
     layer, inputs = built(case)
     model = keras.Sequential([keras.Input(batch_shape=inputs.shape), layer])
     layer.scores.assign(-layer.scores)
+    layer.rerandomize(step=1, rate=0.5)
     model.save(tmp_path / "model.keras")
+    return model, tmp_path / "model.keras", inputs
+
+
+def test_a_saved_model_loads(case, tmp_path):
+    model, path, inputs = saved(case, tmp_path)
+    loaded = keras.models.load_model(path)
+    np.testing.assert_array_equal(loaded(inputs), model(inputs))
+    assert int(loaded.layers[0].num_draws.numpy()) == 2
+
+
+@pytest.mark.parametrize("name", ["dense_bias_relu", "conv_groups"])
+def test_a_saved_model_loads_in_a_fresh_process(name, tmp_path):
+    model, path, inputs = saved(CASES[name], tmp_path)
     np.save(tmp_path / "inputs.npy", inputs)
     script = (
         "import sys, numpy as np, keras, iterand_tf\n"
-        "model = keras.models.load_model(sys.argv[1] + '/model.keras')\n"
-        "np.save(sys.argv[1] + '/outputs.npy', model(np.load(sys.argv[1] + '/inputs.npy')))\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        "np.save('outputs.npy', model(np.load('inputs.npy')))\n"
     )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script, str(path)]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), model(inputs))
 
 

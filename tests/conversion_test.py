@@ -15,10 +15,10 @@ LABELS = np.arange(8) % 4
 
 def nested():
     shared = layers.Dense(6, name="shared")
-    inner = keras.Sequential([keras.Input((4,)), layers.Dense(6, name="dense"), shared], name="inner")
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(6, name="dense")], name="inner")
     other = keras.Sequential([keras.Input((4,)), layers.Dense(6, name="dense")], name="other")
     one, two = keras.Input((4,), name="one"), keras.Input((4,), name="two")
-    joined = layers.Add()([inner(one), other(two), shared(other(one))])
+    joined = layers.Add()([shared(inner(one)), other(two), shared(other(one))])
     return keras.Model([one, two], {"a": layers.Dense(2, name="a")(joined), "b": layers.Dense(3, name="b")(joined)})
 
 

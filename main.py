@@ -80,6 +80,9 @@ def parse(argv: list[str]) -> flags.FlagValues:
     Raises:
         UserError: if a flag is unknown or a value is wrong.
     """
+    for argument in argv:
+        if argument.encode(errors="replace").decode() != argument:
+            raise UserError(f"{argument!r} is not UTF-8; rename what it names.")
     arguments = argv if argv[1:] else [*argv, f"--flagfile={QUICKSTART}"]
     try:
         values = define_flags()
@@ -129,7 +132,7 @@ def export_run(config: Config, model_dir: ModelDir) -> dict[str, object]:
     """Writes the run's network as a SavedModel; returns what result.json records of it."""
     from export import export_formats
     from iterand_tf import data
-    from iterand_tf.training.assembly import load_data, load_test_data
+    from iterand_tf.training.assembly import check_dataset, load_data, load_test_data
     from iterand_tf.training.run import load_model
 
     options = config.export
@@ -138,7 +141,9 @@ def export_run(config: Config, model_dir: ModelDir) -> dict[str, object]:
     examples = split.test
     if options.tflite_int8:
         # Quantization is calibrated on images that are not tested on.
-        examples = load_data(config).validation or examples
+        splits = load_data(config)
+        check_dataset(config, model_dir.read_dataset(), splits)
+        examples = splits.validation or examples
     with data.reading(config.data.dataset):
         sample, _ = next(iter(examples.evaluation_batches(config.data.batch_size)))
     exported = export_formats(

@@ -120,6 +120,10 @@ def served_outputs(path: pathlib.Path, sample: np.ndarray, encoded: bytes) -> di
             raise ExportError(
                 f"the process that reloads the export could not be started ({error}); not exported."
             ) from error
+        if result.returncode < 0:
+            raise ExportError(
+                f"the process that reloads the export was ended by the signal {-result.returncode}; not exported."
+            )
         if result.returncode:
             reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
             raise ExportError(f"what was written does not load in a fresh process ({reason}); not exported.")

@@ -215,6 +215,8 @@ def export_formats(
         shape = (None, *(model.inputs[0].shape[1:] if is_graph(model) else sample.shape[1:]))
         if decode is None and models.from_pixels_to_logits(model):
             decode = _whole_image(shape)
+        if decode is not None:
+            _check_decode(decode, shape[1:])
         artifact = Artifact(network, rounded, kernel_dtype, shape, head, decode, labels, flags, sample, tflite_int8)
         results = {}
         with written_whole(directory, targets) as temporary:
@@ -261,9 +263,27 @@ def _whole_image(input_shape):
     return lambda encoded: whole_of_encoded(encoded, (height, width), channels)
 
 
+def _check_decode(decode, input_shape):
+    """Raises ValueError if the decoder does not give inputs of the model.
+
+    Its own errors come here, too: inside of tf.map_fn one would leave TensorFlow's scope of variables changed.
+    """
+    traced = tf.function(decode, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+    image = traced.get_concrete_function().structured_outputs
+    if image.dtype != tf.float32 or not image.shape.is_compatible_with(input_shape):
+        wanted = f"a function of an encoded image that gives a float32 tensor of shape {input_shape}"
+        raise checks.ArgumentError("decode", wanted, image)
+
+
 def _check_labels(labels, num_outputs):
     """The class names as text, one for each output, or none."""
-    labels = [str(label) for label in labels]
+    if labels is None:
+        return []
+    if isinstance(labels, str | bytes | dict):
+        raise checks.ArgumentError("labels", "a sequence of class names", labels)
+    labels = [label.decode() if isinstance(label, bytes) else str(label) for label in labels]
+    if any("\n" in label for label in labels):
+        raise checks.ArgumentError("labels", "names of one line each", labels)
     if labels and len(labels) != num_outputs:
         raise checks.ArgumentError("labels", f"{num_outputs} class names, one for each output", labels)
     return labels

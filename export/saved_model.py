@@ -63,8 +63,6 @@ def write_saved_model(
 
     signatures = {"serving_default": serve}
     if decode is not None:
-        # An error inside of tf.map_fn would leave TensorFlow's scope of variables changed, so it is to come before.
-        tf.function(decode, input_signature=[tf.TensorSpec([], tf.string)], autograph=False).get_concrete_function()
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=ENCODED_NAME)], autograph=False)
         def serve_jpeg(image_bytes):

@@ -80,13 +80,15 @@ class Rerandomize(keras.callbacks.Callback):
             self._step = current_step(self.model)
             if any(built_subnet_layers(self.model)):
                 self._find_layers()
-                self._redrawn = _complete_event(self._layers, self.schedule, self._step)
+                self._redrawn = _complete_events(
+                    self._layers, self.schedule, self._step, self.model.steps_per_execution
+                )
 
     def on_train_batch_end(self, batch, logs=None):
         if not self._layers:
             self._find_layers()
         previous, self._step = self._step, current_step(self.model)
-        self._redrawn += _run_events(self._layers, self.schedule, previous, self._step)
+        self._redrawn += rerandomize_model(self.model, self.schedule, self._step, previous)
 
     def on_epoch_end(self, epoch, logs=None):
         masks = self._current_masks()
@@ -162,26 +164,26 @@ def rerandomize_model(
     0
     2
     """
-    return _run_events(_layers_to_rerandomize(model), schedule, step - 1 if previous is None else previous, step)
+    events = schedule.steps_between(step - 1 if previous is None else previous, step)
+    return _run_events(_layers_to_rerandomize(model), events, schedule.rate) if events else 0
 
 
-def _run_events(layers, schedule, previous, step):
-    events = itertools.product(schedule.steps_between(previous, step), layers)
-    return sum(layer.rerandomize(event, schedule.rate) for event, layer in events)
+def _run_events(layers, events, rate):
+    return sum(layer.rerandomize(event, rate) for event, layer in itertools.product(events, layers))
 
 
-def _complete_event(layers, schedule, step):
-    """Does the event that is due at the step at which `fit` starts, in the layers that have not had it."""
+def _complete_events(layers, schedule, step, steps_per_execution):
+    """Does what is due in the execution that ended at the step at which `fit` starts, and what was not done before."""
     if step == 0:
         # A new optimizer counts from 0 again; events of an earlier one are none of its own.
         for kernel in _kernels(layers):
             kernel.rerandomized_at.assign(0)
-    without = [
-        layer
-        for layer in layers
-        if any(int(np.asarray(kernel.rerandomized_at)) != step for kernel in _kernels([layer]))
-    ]
-    return _run_events(without, schedule, step - 1, step)
+    changed = 0
+    for layer in layers:
+        done = max((int(np.asarray(kernel.rerandomized_at)) for kernel in layer.subnet_kernels), default=step)
+        events = schedule.steps_between(max(done, step - steps_per_execution), step)
+        changed += _run_events([layer], events, schedule.rate)
+    return changed
 
 
 def _kernels(layers: list[Subnet]) -> list[SubnetKernel]:

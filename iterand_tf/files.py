@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -53,7 +54,8 @@ def is_local(path: str | os.PathLike) -> bool:
     >>> is_local("runs/one"), is_local("gs://bucket/run")
     (True, False)
     """
-    return "://" not in os.fspath(path)
+    # pathlib folds the slashes of gs://bucket; a scheme of one letter is a drive of Windows.
+    return not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path))
 
 
 def check_writable(directory: pathlib.Path) -> None:
@@ -81,13 +83,18 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
     if sys.platform == "win32":
         # Windows locks bytes of files, not directories.
         path = directory / _WINDOWS_LOCK
-        with path.open("wb") as file:
-            try:
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            except OSError as error:
-                raise BlockingIOError(*error.args) from error
+        file = path.open("wb")
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            file.close()
+            raise BlockingIOError(*error.args) from error
+        try:
             yield
-        path.unlink(missing_ok=True)
+        finally:
+            # Closing a file ends its locks.
+            file.close()
+            path.unlink(missing_ok=True)
         return
     # A lock on the directory itself leaves no file behind.
     descriptor = os.open(directory, os.O_RDONLY)

@@ -219,6 +219,35 @@ def test_an_event_is_done_once_when_a_backup_lies_between_the_step_and_its_event
         assert_same(model, whole)
 
 
+class SaveAndStop(keras.callbacks.Callback):
+    """Saves the model after its first execution, before what stands behind in the list, and ends fit."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.save(self.path)
+        raise InterruptionError
+
+
+@pytest.mark.parametrize(("steps_per_execution", "period"), [(8, 2), (4, 3)])
+def test_all_events_of_an_execution_are_done_once_when_a_save_lies_before_them(steps_per_execution, period, tmp_path):
+    whole, saved = (compiled(steps_per_execution=steps_per_execution) for _ in range(2))
+    fit(whole, Rerandomize(period, 0.5), epochs=2)
+    with pytest.raises(InterruptionError):
+        fit(saved, SaveAndStop(tmp_path / "model.keras"), Rerandomize(period, 0.5))
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    rest = {"epochs": 2, "initial_epoch": 1}
+    if steps_per_execution < 8:
+        half = slice(steps_per_execution * BATCH, None)
+        loaded.fit(INPUTS[half], LABELS[half], batch_size=BATCH, shuffle=False, verbose=0,
+                   callbacks=[Rerandomize(period, 0.5)])  # fmt: skip
+    fit(loaded, Rerandomize(period, 0.5), **rest)
+    assert draws(loaded) == draws(whole)
+    assert_same(loaded, whole)
+
+
 def test_layers_of_equal_names_and_seeds_are_refused():
     def block(name):
         return keras.Sequential([keras.Input((6,)), iterand_tf.SubnetDense(6, name="dense", seed=0)], name=name)

@@ -30,3 +30,18 @@ def test_layers_come_in_the_models_order():
     assert [layer.name for layer in report.layers] == ["a", "b", "c", "in_list", "after", "in_dictionary", "d", "e"]
     assert report.total.num_weights == 7 * 16 + 8
     assert report.total.num_kept == report.total.num_weights // 2
+
+
+class WithSideNetwork(keras.Model):
+    """A functional model that holds a layer more, as for a loss of its own."""
+
+    def __init__(self):
+        inputs = keras.Input((4,))
+        super().__init__(inputs, iterand_tf.SubnetDense(2, name="main")(inputs))
+        self.side = iterand_tf.SubnetDense(3, name="side")
+        self.side.build((None, 4))
+
+
+def test_layers_beside_the_graph_of_a_model_are_found():
+    report = iterand_tf.sparsity_report(WithSideNetwork())
+    assert [layer.name for layer in report.layers] == ["main", "side"]

@@ -128,7 +128,7 @@ def random_crop_of_encoded(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf
     Of a JPEG only the crop is decoded.
 
     Args:
-        encoded: scalar string, a JPEG, PNG, BMP or GIF image.
+        encoded: scalar string, a JPEG, PNG, BMP, GIF or WebP image.
         size: pixels.
         seed: integer tensor of shape (2,).
 
@@ -153,7 +153,7 @@ def centre_of_encoded(encoded: tf.Tensor, size: int) -> tf.Tensor:
     """The evaluation image: the centre square of 224/256 of the shorter side, resized (bilinear, antialiased).
 
     Args:
-        encoded: scalar string, a JPEG, PNG, BMP or GIF image.
+        encoded: scalar string, a JPEG, PNG, BMP, GIF or WebP image.
         size: pixels.
 
     Returns:
@@ -172,7 +172,7 @@ def whole_of_encoded(encoded: tf.Tensor, size: tuple[int, int], channels: int) -
     """One encoded image as it is, resized (bilinear, antialiased) if its size is another.
 
     Args:
-        encoded: scalar string, a JPEG, PNG, BMP or GIF image.
+        encoded: scalar string, a JPEG, PNG, BMP, GIF or WebP image.
         size: height and width, pixels.
         channels: 1 or 3.
 

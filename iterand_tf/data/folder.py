@@ -13,18 +13,19 @@ import tensorflow as tf
 
 from iterand_tf.data.examples import ArrayExamples, EncodedExamples, Examples, read_files
 from iterand_tf.data.splits import (
-    DEFAULT_IMAGE_SIZE,
     EvaluationSplit,
     Source,
     Splits,
     held_out_note,
     memory_notes,
+    square_size,
     stratified_indices,
     validation_indices,
 )
 from iterand_tf.errors import DataError
 from iterand_tf.files import is_local
 
+_LOOK_LIKE_PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 # What tf.io.decode_image reads.
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
 
@@ -70,8 +71,8 @@ def load_folder(
     shape = train.first_shape()
     if not image_size:
         num_images = sum(len(listing.paths) for listing in listings.values())
-        if too_large := memory_notes(num_images * math.prod(shape), DEFAULT_IMAGE_SIZE):
-            image_size = DEFAULT_IMAGE_SIZE
+        if too_large := memory_notes(num_images * math.prod(shape), square_size(shape)):
+            image_size = square_size(shape)
             notes += too_large
 
     test_examples, train_examples = (part.examples(len(classes), image_size, shape) for part in (test, train))
@@ -118,6 +119,14 @@ class _Parts:
         root = pathlib.Path(path).expanduser()
         held_out = [root / name for name in ("test", "validation", "val") if (root / name).is_dir()]
         train = root / "train"
+        for name in _sub_folders(root):
+            if name.lower() in _LOOK_LIKE_PARTS and name not in ("train", "test", "validation", "val"):
+                raise DataError(
+                    f"{root}/{_shown(name)} looks like a part of the dataset; rename it to train, test or validation, "
+                    "or move it elsewhere."
+                )
+        if (root / "validation").is_dir() and (root / "val").is_dir():
+            raise DataError(f"{root} has both validation and val; keep one of them.")
         if needs_train and held_out and not train.is_dir():
             raise DataError(
                 f"--dataset=folder:{path} needs images in {path}/train/CLASS/ and {path}/test/CLASS/; one is missing."
@@ -140,7 +149,7 @@ class _Listing:
     """Image files with their labels, and how many other files of which ending there are.
 
     Args:
-        names: of the files, relative to their folder, as bytes.
+        names: of the files, with that of their part, as bytes.
         paths: array of the same files' paths, as bytes.
         labels: int32 array.
         left_out: by ending.
@@ -168,7 +177,8 @@ class _Listing:
             if not file.is_file():
                 raise DataError(f"{_shown(file)} is not a file; remove or replace it.")
         paths = [os.fsencode(file) for file, _ in files]
-        names = [os.fsencode(file.relative_to(folder)) for file, _ in files]
+        # With the folder's own name, so that a part that takes another one's place is noticed.
+        names = [os.fsencode(file.relative_to(folder.parent)) for file, _ in files]
         return cls(names, np.array(paths), np.array([label for _, label in files], np.int32), left_out)
 
     def take(self, indices: np.ndarray) -> Self:
@@ -234,7 +244,7 @@ def _left_out_notes(listings):
     if not counts:
         return []
     kinds = ", ".join(f"{count} {_shown(ending)}" for ending, count in sorted(counts.items()))
-    return [f"files that TensorFlow cannot decode are left out: {kinds}"]
+    return [f"files of other kinds than {' '.join(IMAGE_SUFFIXES)} are left out: {kinds}"]
 
 
 def _check_classes(folder, classes, what_is_wrong):
@@ -248,6 +258,8 @@ def _class_names(folder):
     for name in names:
         if _shown(name) != name:
             raise DataError(f"the class folder {folder}/{_shown(name)} has a name that is not UTF-8; rename it.")
+        if "\n" in name:
+            raise DataError(f"the class folder {folder}/{name!r} has a line's end in its name; rename it.")
     return tuple(names)
 
 
@@ -259,11 +271,21 @@ def _sub_folders(folder):
 
 def _files_below(folder):
     """All files below a folder in alphabetical order, hidden files and folders left out."""
+    seen = set()
     for path, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # A link may lead to a folder that was read already, or that holds this one.
+        seen.add(os.path.realpath(path))
+        unseen = (name for name in folders if os.path.realpath(os.path.join(path, name)) not in seen)
+        folders[:] = sorted(name for name in unseen if not name.startswith(".") and not _is_above(path, name))
         for name in sorted(names):
             if not name.startswith("."):
                 yield pathlib.Path(path, name)
+
+
+def _is_above(path, name):
+    """Whether a link in a folder leads to a folder that the first one lies in."""
+    target = os.path.realpath(os.path.join(path, name))
+    return os.path.commonpath([target, os.path.realpath(path)]) == target
 
 
 def _shown(path):

@@ -147,6 +147,17 @@ def memory_notes(num_bytes: int, image_size: int) -> list[str]:
     ]
 
 
+def square_size(shape: tuple[int, ...]) -> int:
+    """Pixels of the square that images of a shape become where they are decoded as they are read.
+
+    Example:
+
+    >>> square_size((64, 64, 3)), square_size((64, 48, 3))
+    (64, 224)
+    """
+    return shape[0] if shape[0] == shape[1] else DEFAULT_IMAGE_SIZE
+
+
 def check_labels(examples: ArrayExamples) -> None:
     """Raises DataError if a label is outside the class range."""
     outside = (examples.labels < 0) | (examples.labels >= examples.num_classes)

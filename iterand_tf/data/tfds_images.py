@@ -22,6 +22,7 @@ from iterand_tf.data.splits import (
     memory_notes,
     num_held_out,
     split_arrays,
+    square_size,
     stratified_indices,
     validation_indices,
 )
@@ -55,7 +56,7 @@ def load_tfds(
     """
     stored = _Stored.open(name, data_dir)
     fits, notes = stored.fits_in_memory(image_size)
-    image_size = 0 if fits else image_size or DEFAULT_IMAGE_SIZE
+    image_size = 0 if fits else image_size or stored.square_size
     sources = {part: stored.source(part) for part in stored.parts}
     test_indices = None
     if "test" not in stored.parts:
@@ -124,7 +125,7 @@ class _Stored:
         image, label = _image_and_label(builder, name)
         splits = {split for split, info in builder.info.splits.items() if info.num_examples}
         if "train" not in splits:
-            raise DataError(f"--dataset={name} has no examples in its train split; choose another, or prepare it anew.")
+            raise DataError(f"--dataset={name} has no examples in its train split; choose a dataset that has some.")
         parts = {"train": "train"}
         without_labels = builder.name in _UNLABELLED_TEST
         if "test" in splits and not without_labels:
@@ -144,16 +145,28 @@ class _Stored:
         num_examples = self.builder.info.splits[self.parts[part]].num_examples
         return Source.of_names([self.builder.info.full_name.encode(), self.parts[part].encode()], num_examples)
 
+    @property
+    def square_size(self) -> int:
+        """Pixels of the square that images become where they are decoded as they are read."""
+        shape = self.builder.info.features[self.image].shape
+        return DEFAULT_IMAGE_SIZE if None in shape else square_size(shape)
+
     def fits_in_memory(self, image_size: int) -> tuple[bool, list[str]]:
         """Whether images are decoded once, and the note if that is for their size alone."""
         shape = self.builder.info.features[self.image].shape
         if None in shape or (image_size and shape[:2] != (image_size, image_size)):
             return False, []
         size = sum(self.builder.info.splits[name].num_examples for name in self.parts.values()) * math.prod(shape)
-        return size <= splits_lib.MEMORY_LIMIT_BYTES, memory_notes(size, image_size or DEFAULT_IMAGE_SIZE)
+        return size <= splits_lib.MEMORY_LIMIT_BYTES, memory_notes(size, image_size or self.square_size)
 
     def arrays(self, part: str) -> ArrayExamples:
-        batches = self.builder.as_dataset(split=self.parts[part], batch_size=_READ_BATCH, shuffle_files=False)
+        import tensorflow_datasets as tfds
+
+        # One shard after the other, as `labels` reads them.
+        in_order = tfds.ReadConfig(interleave_cycle_length=1)
+        batches = self.builder.as_dataset(
+            split=self.parts[part], batch_size=_READ_BATCH, shuffle_files=False, read_config=in_order
+        )
         pairs = [(batch[self.image].numpy(), batch[self.label].numpy()) for batch in batches.prefetch(2)]
         images, labels = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
         examples = ArrayExamples(images, labels.astype(np.int32), len(self.class_names))

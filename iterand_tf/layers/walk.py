@@ -31,7 +31,10 @@ def _walk(layer, seen):
         return
     seen.add(id(layer))
     yield layer
-    held = layer.layers if isinstance(layer, keras.Model) else vars(layer)
+    held: Any = vars(layer)
+    if isinstance(layer, keras.Model):
+        # Its layers in their order, and then others that it holds in attributes of its own.
+        held = [layer.layers, {name: value for name, value in held.items() if not name.startswith("_")}]
     for inner in _layers_in(held):
         yield from _walk(inner, seen)
 

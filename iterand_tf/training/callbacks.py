@@ -167,7 +167,7 @@ class ModelFile:
         temporary = self._path.with_name(f".tmp_{self._path.name}")
         try:
             self._copy.save(temporary)
-            with temporary.open("rb") as file:
+            with temporary.open("r+b") as file:
                 os.fsync(file.fileno())
             temporary.replace(self._path)
         finally:

@@ -53,20 +53,23 @@ class DatasetRecord:
         'its test part has 3 examples instead of 1'
         """
         if split.class_names != self.class_names:
-            return f"its classes are {_listed(split.class_names)} instead of {_listed(self.class_names)}"
-        for name, now in split.sources.items():
-            then = self.sources.get(name)
-            if then is None:
-                return f"it had no {name} part"
-            if now.num_examples != then.num_examples:
-                return f"its {name} part has {now.num_examples:,} examples instead of {then.num_examples:,}"
-            if now != then:
-                return f"the examples of its {name} part have other names"
-        if isinstance(split, Splits) and (missing := self.sources.keys() - split.sources.keys()):
+            return f"its classes are {listed(split.class_names)} instead of {listed(self.class_names)}"
+        wanted = self.sources.keys() if isinstance(split, Splits) else self.sources.keys() & {"test"}
+        if missing := wanted - split.sources.keys():
             return f"its {min(missing)} part is gone"
-        return ""
+        differences = (_difference(name, self.sources.get(name), now) for name, now in split.sources.items())
+        return next(filter(None, differences), "")
 
 
-def _listed(names):
+def _difference(name, then, now):
+    if then is None:
+        return f"it had no {name} part"
+    if now.num_examples != then.num_examples:
+        return f"its {name} part has {now.num_examples:,} examples instead of {then.num_examples:,}"
+    return "" if now == then else f"the examples of its {name} part have other names"
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """The first names, and how many there are beside them."""
     shown = ", ".join(names[:5])
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

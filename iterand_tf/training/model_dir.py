@@ -160,7 +160,7 @@ class ModelDir:
         """Turns an error of reading one of the run's files into a ModelDirError."""
         try:
             yield
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise ModelDirError(f"{path} cannot be read and may be damaged; restore or remove it.") from error
 
     def remove(self) -> None:

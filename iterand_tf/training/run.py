@@ -52,7 +52,7 @@ from iterand_tf.training.callbacks import (
 )
 from iterand_tf.training.checkpoints import Checkpoints
 from iterand_tf.training.config import Config
-from iterand_tf.training.dataset_record import DatasetRecord
+from iterand_tf.training.dataset_record import DatasetRecord, listed
 from iterand_tf.training.flags_file import binding_flags
 from iterand_tf.training.model_dir import ModelDir
 from iterand_tf.training.state import TrainingState, restore_model
@@ -316,6 +316,7 @@ def _summary(model, config, splits):
     lines = [
         f"{config.method.method} on {config.data.dataset}: {splits.train.num_examples:,} training, {held_out:,} "
         f"validation and {splits.test.num_examples:,} test images of {'x'.join(map(str, splits.train.image_shape))}",
+        f"{len(splits.class_names)} classes: {listed(splits.class_names)}",
         *splits.notes,
     ]
     if config.method.method == "dense":

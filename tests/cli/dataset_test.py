@@ -167,3 +167,19 @@ def test_places_elsewhere_are_refused(flags, code, sentence, tmp_path, monkeypat
     assert here(*SMALL, *flags) == code
     assert sentence in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_without_its_test_part_a_run_is_not_evaluated_on_another(trained, capsys):
+    (trained / "images" / "test").rename(trained / "elsewhere")
+    for mode in ("evaluate", "export", "resume"):
+        assert here(*modes(trained)[mode]) == 2
+        assert "its test part is gone" in capsys.readouterr().err
+    (trained / "elsewhere").rename(trained / "images" / "val")
+    assert here(*modes(trained)["evaluate"]) == 2
+    assert "the examples of its test part have other names" in capsys.readouterr().err
+
+
+def test_a_damaged_record_of_the_dataset_is_one_sentence(trained, capsys):
+    (trained / "model" / "dataset.json").write_text("null")
+    assert here(*modes(trained)["evaluate"]) == 3
+    assert "dataset.json cannot be read and may be damaged" in capsys.readouterr().err

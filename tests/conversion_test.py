@@ -116,6 +116,8 @@ def test_refuses_in_one_sentence(model, arguments, sentence):
         to_subnet(model(), **arguments)
 
 
+# Every kind of its layers is trained and baked by a fast test.
+@pytest.mark.slow
 def test_a_network_of_keras_applications_trains_and_bakes():
     model = keras.applications.MobileNetV2(weights=None, classes=4, input_shape=(32, 32, 3), alpha=0.35)
     subnet = to_subnet(model, 0.5, seed=0, verbose=False)

@@ -40,6 +40,12 @@ def test_dense_and_subnet_have_one_topology(name):
     assert [layer.output.shape for layer in subnet.layers] == [layer.output.shape for layer in dense.layers]
     assert num_kernel_entries(dense) == iterand_tf.sparsity_report(subnet).total.num_weights
     assert {variable.name for variable in subnet.trainable_variables} == {"scores"}
+    assert subnet.output.shape == (None, 7)
+
+
+@pytest.mark.parametrize("name", ["conv2", "resnet18", "resnet50"])
+def test_answers_with_a_logit_for_each_class(name):
+    subnet = models.build(name, (32, 32, 1), 7, _layers("subnet"), width_factor=0.125)
     assert subnet(np.zeros((2, 32, 32, 1))).shape == (2, 7)
 
 

@@ -35,33 +35,35 @@ def arguments(model_dir, *flags):
     return [str(ROOT / "main.py"), *FLAGS, *flags, f"--model_dir={model_dir}"]
 
 
-# This is main.py, which also leaves the last masks and moving statistics of its worker beside the model_dir.
+# It is main.py, and leaves the masks and moving statistics that its worker has after each epoch beside the model_dir.
 WITH_ARRAYS = f"""
 import pathlib, sys
 sys.path.insert(0, {str(ROOT)!r})
 import numpy as np, tensorflow
 import main
 from iterand_tf import layers
-from iterand_tf.strategies import strategy as strategies
-from iterand_tf.training import run as training
-run_job = training._Job.run
-def run_and_save(job):
-    result = run_job(job)
-    masks = [np.asarray(layer.kernel_mask) for layer in layers.subnet_layers(job.model)]
-    statistics = [np.asarray(each) for each in job.model.non_trainable_variables if each.name.startswith("moving_")]
-    name = "chief" if strategies.is_chief(job.strategy) else "other"
+from iterand_tf.training.callbacks import SaveState
+end_epoch = SaveState.on_epoch_end
+def save_arrays_and_end_epoch(callback, epoch, logs=None):
+    masks = [np.asarray(layer.kernel_mask) for layer in layers.subnet_layers(callback.model)]
+    variables = callback.model.non_trainable_variables
+    statistics = [np.asarray(each) for each in variables if each.name.startswith("moving_")]
+    directory = pathlib.Path(sys.argv[-1].removeprefix("--model_dir=")).parent
+    worker = "chief" if callback._writes else "other"
     for kind, arrays in (("masks", masks), ("statistics", statistics)):
-        np.savez(pathlib.Path(job.config.run.model_dir).with_name(f"{{kind}}_{{name}}.npz"), *arrays)
-    return result
-training._Job.run = run_and_save
+        np.savez(directory / f"{{kind}}_{{worker}}_{{epoch + 1}}.npz", *arrays)
+    end_epoch(callback, epoch, logs)
+SaveState.on_epoch_end = save_arrays_and_end_epoch
 sys.exit(main.main(sys.argv))
 """
 
 
-def start_workers(model_dir, *flags, script=None):
+def start_workers(model_dir, *flags):
+    script = model_dir.with_name("with_arrays.py")
+    script.write_text(WITH_ARRAYS)
     return local_workers.start(
         2,
-        [script or str(ROOT / "main.py"), *arguments(model_dir, "--strategy=multi_worker", *flags)[1:]],
+        [str(script), *arguments(model_dir, "--strategy=multi_worker", *flags)[1:]],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -90,8 +92,19 @@ def ended(workers):
     return [worker.returncode for worker in workers], errors
 
 
-def state(model_dir):
-    with np.load(max((model_dir / "checkpoints").glob("step-*.npz"))) as archive:
+def wait_for_checkpoint(workers, model_dir, step):
+    """Returns as soon as it is there, which must be before a worker ends."""
+    while not (model_dir / "checkpoints" / f"step-{step:010}.npz").exists():
+        if any(worker.poll() is not None for worker in workers):
+            for worker in workers:
+                worker.kill()
+            raise AssertionError(ended(workers))
+        time.sleep(0.01)
+
+
+def state(model_dir, name=None):
+    """What a checkpoint holds; without a name, the newest one."""
+    with np.load(model_dir / "checkpoints" / (name or checkpoint_names(model_dir)[-1])) as archive:
         return {name: archive[name] for name in archive.files if name != "progress"}
 
 
@@ -104,9 +117,7 @@ def losses(model_dir):
 def whole(tmp_path_factory):
     """Three epochs of two workers, left alone."""
     model_dir = tmp_path_factory.mktemp("whole") / "model"
-    script = model_dir.with_name("with_arrays.py")
-    script.write_text(WITH_ARRAYS)
-    codes, errors = ended(start_workers(model_dir, "--epochs=3", script=str(script)))
+    codes, errors = ended(start_workers(model_dir, "--epochs=3"))
     assert codes == [0, 0], errors
     return model_dir
 
@@ -123,29 +134,18 @@ def test_two_workers_train_the_network_of_one_process(whole, tmp_path):
     assert names == {path.name for path in (tmp_path / "model").iterdir()}
 
 
-def assert_equal_on_both_workers(directory, kind, count):
-    with np.load(directory / f"{kind}_chief.npz") as chief, np.load(directory / f"{kind}_other.npz") as other:
-        assert len(chief.files) == count
-        for name in chief.files:
-            np.testing.assert_array_equal(chief[name], other[name])
+def arrays_of_both(model_dir, kind, epoch):
+    """Those that the chief and the other worker had after an epoch."""
+    for worker in ("chief", "other"):
+        with np.load(model_dir.with_name(f"{kind}_{worker}_{epoch}.npz")) as archive:
+            yield [archive[name] for name in archive.files]
 
 
 def test_both_workers_end_with_the_same_masks(whole):
-    assert_equal_on_both_workers(whole.parent, "masks", 5)
-
-
-def test_statistics_that_are_not_synchronized_are_the_chiefs_in_validation(tmp_path):
-    script = tmp_path / "with_arrays.py"
-    script.write_text(WITH_ARRAYS)
-    flags = ["--epochs=1", "--nosynchronized_batch_normalization"]
-    codes, errors = ended(start_workers(tmp_path / "model", *flags, script=str(script)))
-    assert codes == [0, 0], errors
-    # Four layers have a mean and a variance each.
-    assert_equal_on_both_workers(tmp_path, "statistics", 2 * 4)
-    saved = [array for name, array in state(tmp_path / "model").items() if "/moving_" in name]
-    with np.load(tmp_path / "statistics_other.npz") as other:
-        for name, array in zip(other.files, saved, strict=True):
-            np.testing.assert_array_equal(other[name], array)
+    chief, other = arrays_of_both(whole, "masks", epoch=3)
+    assert len(chief) == 5
+    for mask, same in zip(chief, other, strict=True):
+        np.testing.assert_array_equal(mask, same)
 
 
 def test_a_worker_that_waits_for_another_obeys_a_signal(tmp_path):
@@ -156,16 +156,6 @@ def test_a_worker_that_waits_for_another_obeys_a_signal(tmp_path):
             break
     assert worker.wait(timeout=PATIENCE) == -signal.SIGTERM
     assert not (tmp_path / "model").exists()
-
-
-def wait_for_checkpoint(workers, model_dir, step):
-    """Returns as soon as it is there, which must be before a worker ends."""
-    while not (model_dir / "checkpoints" / f"step-{step:010}.npz").exists():
-        if any(worker.poll() is not None for worker in workers):
-            for worker in workers:
-                worker.kill()
-            raise AssertionError(ended(workers))
-        time.sleep(0.01)
 
 
 def test_a_worker_or_chief_that_is_killed_ends_the_other_and_both_resume(whole, tmp_path):
@@ -192,14 +182,31 @@ def test_workers_with_different_flags_refuse(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_a_signal_to_one_worker_ends_all(tmp_path):
-    model_dir = tmp_path / "model"
-    workers = start_workers(model_dir, "--epochs=300")
-    wait_for_checkpoint(workers, model_dir, 6)
+@pytest.fixture(scope="module")
+def signalled(tmp_path_factory):
+    """Two workers whose statistics are not synchronized; after the checkpoint of step 12 one got SIGTERM."""
+    model_dir = tmp_path_factory.mktemp("signalled") / "model"
+    flags = ["--nosynchronized_batch_normalization", "--epochs=300", "--max_checkpoints=1000"]
+    workers = start_workers(model_dir, *flags)
+    wait_for_checkpoint(workers, model_dir, 12)
     workers[1].send_signal(signal.SIGTERM)
     codes, errors = ended(workers)
     assert codes == [143, 143], errors
-    assert checkpoint_names(model_dir)[-1] > "step-0000000006.npz"
+    return model_dir
+
+
+def test_a_signal_to_one_worker_ends_all_with_the_state_saved(signalled):
+    assert checkpoint_names(signalled)[-1] > "step-0000000012.npz"
+
+
+def test_statistics_that_are_not_synchronized_are_the_chiefs_in_validation(signalled):
+    chief, other = arrays_of_both(signalled, "statistics", epoch=1)
+    saved = [array for name, array in state(signalled, "step-0000000010.npz").items() if "/moving_" in name]
+    # Four layers have a mean and a variance each.
+    assert len(saved) == 2 * 4
+    for of_chief, of_other, array in zip(chief, other, saved, strict=True):
+        np.testing.assert_array_equal(of_chief, of_other)
+        np.testing.assert_array_equal(of_other, array)
 
 
 USERS_SCRIPT = """

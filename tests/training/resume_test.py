@@ -16,6 +16,8 @@ def test_killed_and_resumed_to_the_same_bytes(tmp_path):
     assert stress(tmp_path, kills=2, epochs=6, finish=finish_here) >= 1
 
 
+# The fast tests kill and resume one device, and two workers in strategies/, to the same bytes.
+@pytest.mark.slow
 def test_killed_and_resumed_on_two_devices(tmp_path):
     random.seed(1)
     flags = ["--strategy=mirrored", "--virtual_devices=2", "--checkpoint_steps=4"]

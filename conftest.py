@@ -1,5 +1,5 @@
 # ruff: noqa: E402
-"""Fixtures shared by all tests. The CPU is split in two before TensorFlow starts."""
+"""Fixtures shared by all tests, those in docstrings too. The CPU is split in two before TensorFlow starts."""
 
 import os
 import tempfile
@@ -25,8 +25,9 @@ tf.config.set_logical_device_configuration(
 )
 
 
-def pytest_collection_finish():
-    """What has been imported stays; Python's collector need not go through it again and again, for up to a second."""
+@pytest.fixture(autouse=True, scope="module")
+def _look_through_less():
+    """What is there before a module's tests stays; the garbage collector need not go through it again and again."""
     gc.collect()
     gc.freeze()
 

@@ -6,48 +6,20 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from mask_tables import TOP_K, sorting_oracle
 
 from iterand_tf import masks
-
-# A row has scores, the sparsity and the mask.
-TABLE = [
-    ([1.0], 0.0, [1]),
-    ([1.0], 0.999, [0]),
-    ([1.0, 2.0], 0.5, [0, 1]),
-    ([2.0, 1.0], 0.5, [1, 0]),
-    ([-1.0, -2.0, -3.0, -4.0], 0.5, [1, 1, 0, 0]),
-    ([0.1, 0.2, 0.3, 0.4], 0.25, [0, 1, 1, 1]),
-    ([5.0, 5.0, 5.0, 5.0], 0.5, [1, 1, 0, 0]),
-    ([1.0, 5.0, 5.0, 5.0, 9.0], 0.4, [0, 1, 1, 0, 1]),
-    ([0.0, -0.0, 0.0, -0.0], 0.5, [1, 1, 0, 0]),
-    ([-0.0, 1e-45, -1e-45], 0.33, [1, 1, 0]),
-    ([np.inf, -np.inf, 0.0], 0.33, [1, 0, 1]),
-    ([np.inf, np.inf, 1.0], 0.67, [1, 0, 0]),
-    ([3.4e38, -3.4e38, 1.0, -1.0], 0.5, [1, 0, 1, 0]),
-    ([np.nan, 0.0, 1.0], 0.67, [1, 0, 0]),
-    ([[1.0, 4.0], [3.0, 2.0]], 0.5, [[0, 1], [1, 0]]),
-    ([1e-45, 3e-45, 2e-45, 4e-45], 0.5, [0, 1, 0, 1]),
-    ([-1e-45, -3e-45, -2e-40, 0.0], 0.5, [1, 0, 0, 1]),
-    ([], 0.5, []),
-]
-
-
-def sorting_oracle(scores, sparsity):
-    flat = scores.ravel() + np.float32(0)
-    order = np.lexsort((np.arange(flat.size), -flat))
-    mask = np.zeros(flat.size, np.float32)
-    mask[order[: flat.size - round(sparsity * flat.size)]] = 1
-    return mask.reshape(scores.shape)
+from iterand_tf.masks import top_k
 
 
 def plain_mask(scores, sparsity):
     """The mask with XLA switched off and every operation run by itself."""
     kept = masks.num_kept(scores.size, sparsity)
     flat = tf.constant(scores.ravel())
-    return np.reshape(masks._select_largest(flat, tf.constant(kept)), scores.shape)
+    return np.reshape(top_k._select_largest(flat, tf.constant(kept)), scores.shape)
 
 
-@pytest.mark.parametrize(("scores", "sparsity", "expected"), TABLE)
+@pytest.mark.parametrize(("scores", "sparsity", "expected"), TOP_K)
 def test_hand_written_masks(scores, sparsity, expected):
     mask = masks.topk_mask(np.array(scores, np.float32), sparsity)
     assert mask.dtype == "float32"
@@ -132,5 +104,21 @@ def test_refuses_a_dynamic_shape():
 
 def test_compiled_selections_do_not_pile_up():
     for size in range(2, 300):
-        masks._selection(size)
-    assert masks._selection.cache_info().currsize < 298
+        top_k._selection(size)
+    assert top_k._selection.cache_info().currsize < 298
+
+
+def test_the_number_kept_may_change_without_a_new_trace():
+    scores = np.random.default_rng(0).normal(size=65).astype(np.float32)
+    traces = []
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.int32)])
+    def mask(kept):
+        traces.append(kept)
+        return masks.mask_of_largest(scores, kept)
+
+    for kept in (0, 1, 40, 64, 65):
+        expected = np.zeros(65)
+        expected[np.argsort(-scores)[:kept]] = 1
+        np.testing.assert_array_equal(mask(kept), expected)
+    assert len(traces) == 1

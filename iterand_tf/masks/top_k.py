@@ -58,14 +58,27 @@ def topk_mask(scores: Any, sparsity: float) -> Any:
     scores = ops.cast(ops.convert_to_tensor(scores), "float32")
     if None in scores.shape:
         raise ValueError(f"scores must have a static shape. Received: shape={tuple(scores.shape)}")
+    return mask_of_largest(scores, num_kept(math.prod(scores.shape), sparsity))
+
+
+def mask_of_largest(scores: Any, kept: Any) -> Any:
+    """Returns a float32 mask of 0 and 1 that keeps a given number of the largest scores.
+
+    Args:
+        scores: float32 tensor of any static shape; compared as by `topk_mask`.
+        kept: how many, a whole number from 0 to the number of scores. As a tensor it may change between calls of a
+            compiled function.
+
+    Example:
+
+    >>> mask_of_largest([3.0, -1.0, 2.0, 2.0], 3).numpy().tolist()
+    [1.0, 0.0, 1.0, 1.0]
+    """
+    scores = ops.convert_to_tensor(scores, dtype="float32")
     size = math.prod(scores.shape)
-    kept = num_kept(size, sparsity)
-    if kept == size:
-        return ops.ones_like(scores)
-    if kept == 0:
+    if not size:
         return ops.zeros_like(scores)
-    kept_tensor = ops.convert_to_tensor(kept, dtype="int32")
-    return ops.reshape(_selection(size)(ops.reshape(scores, (size,)), kept_tensor), scores.shape)
+    return ops.reshape(_selection(size)(ops.reshape(scores, (size,)), ops.cast(kept, "int32")), scores.shape)
 
 
 def straight_through_mask(scores: Any, sparsity: float) -> Any:
@@ -79,30 +92,54 @@ def straight_through_mask(scores: Any, sparsity: float) -> Any:
     >>> straight_through_mask([0.5, -0.5], sparsity=0.5).numpy().tolist()
     [1.0, 0.0]
     """
-    checks.number("sparsity", sparsity, minimum=0, below=1)
+    scores = ops.cast(ops.convert_to_tensor(scores), "float32")
+    return straight_through(scores, topk_mask(ops.stop_gradient(scores), sparsity))
 
-    @ops.custom_gradient
-    def identity_gradient(scores):
-        def gradient(*args, upstream=None):
-            return upstream if upstream is not None else args[0]
 
-        return topk_mask(scores, sparsity), gradient
+@ops.custom_gradient
+def straight_through(scores: Any, mask: Any) -> Any:
+    """The mask; its gradient goes to the scores unchanged.
 
-    return identity_gradient(ops.cast(ops.convert_to_tensor(scores), "float32"))
+    Args:
+        scores: float32 tensor.
+        mask: float32 tensor of the same shape, computed from them.
+
+    Example:
+
+    >>> straight_through(keras.ops.ones(2), keras.ops.zeros(2)).numpy().tolist()
+    [0.0, 0.0]
+    """
+
+    def gradient(*args, upstream=None):
+        upstream = upstream if upstream is not None else args[0]
+        return upstream, ops.zeros_like(upstream)
+
+    # A tensor of its own: an argument that is returned as it is would have the gradient of both.
+    return ops.copy(mask), gradient
 
 
 # More sizes than a large network has; each holds a compiled function.
 @functools.lru_cache(maxsize=256)
 def _selection(size: int) -> Callable[[Any, Any], Any]:
-    """`_select_largest` for flat tensors of one size, compiled by XLA where the backend is TensorFlow."""
+    """`_select` for flat tensors of one size, compiled by XLA where the backend is TensorFlow."""
     if keras.backend.backend() != "tensorflow":
-        return _select_largest
+        return _select
     import tensorflow as tf
 
     signature = [tf.TensorSpec((size,), tf.float32), tf.TensorSpec((), tf.int32)]
     # An object for each size: TensorFlow warns of one function that is traced for many.
-    select = functools.partial(_select_largest)
+    select = functools.partial(_select)
     return tf.function(select, input_signature=signature, jit_compile=True, autograph=False)
+
+
+def _select(scores, kept):
+    """Float32 mask of the `kept` largest of the flat `scores`, 0 <= kept <= size."""
+    size = scores.shape[0]
+    if size == 1:
+        return ops.cast(ops.expand_dims(kept, 0) > 0, "float32")
+    some = _select_largest(scores, ops.clip(kept, 1, size - 1))
+    # All are larger than none of them, and none than all.
+    return ops.where(kept >= size, ops.ones_like(some), ops.where(kept <= 0, ops.zeros_like(some), some))
 
 
 def _select_largest(scores, kept):
@@ -114,7 +151,7 @@ def _select_largest(scores, kept):
     index divides. Two of three probes interpolate, every third halves the bracket, so no input needs
     more than about 100 passes.
     """
-    scores = ops.where(ops.isnan(scores), np.float32(np.inf), scores)
+    scores = _without_nan(scores)
     keys = _key(scores)
     # The maximum of floats may flush subnormal numbers to zero; none of their keys exceeds _LARGEST_SUBNORMAL.
     high = ops.maximum(_key(ops.max(ops.abs(scores))), _LARGEST_SUBNORMAL)
@@ -159,6 +196,22 @@ def _select_largest(scores, kept):
     _, stop = ops.while_loop(tied, halve, (zero, size))
     selected = ops.logical_or(keys > high, ops.logical_and(candidates, index < stop))
     return ops.cast(selected, "float32")
+
+
+def sort_keys(scores: Any) -> Any:
+    """Int32 tensor that orders as float32 scores do: -0.0 equals 0.0, and NaN ranks with +inf.
+
+    Example:
+
+    >>> keys = sort_keys([1.0, -0.0, 0.0, float("nan"), float("inf")]).numpy()
+    >>> bool(keys[0] > keys[1] == keys[2]), bool(keys[3] == keys[4])
+    (True, True)
+    """
+    return _key(_without_nan(ops.convert_to_tensor(scores, dtype="float32")))
+
+
+def _without_nan(scores):
+    return ops.where(ops.isnan(scores), np.float32(np.inf), scores)
 
 
 def _key(values):

@@ -1,0 +1,26 @@
+"""Exact masks of scores, 1 = kept, and their straight-through gradient."""
+
+from iterand_tf.masks.structured import GLOBAL, PER_KERNEL, global_masks, nm_mask, parse_nm, protect_largest
+from iterand_tf.masks.top_k import (
+    mask_of_largest,
+    num_kept,
+    sort_keys,
+    straight_through,
+    straight_through_mask,
+    topk_mask,
+)
+
+__all__ = [
+    "GLOBAL",
+    "PER_KERNEL",
+    "global_masks",
+    "mask_of_largest",
+    "nm_mask",
+    "num_kept",
+    "parse_nm",
+    "protect_largest",
+    "sort_keys",
+    "straight_through",
+    "straight_through_mask",
+    "topk_mask",
+]

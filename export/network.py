@@ -98,7 +98,7 @@ class Network:
         without = {id(kernel.variable) for kernel in self.kernels}
         for layer in built_subnet_layers(self.model):
             for kernel in layer.subnet_kernels:
-                without |= {id(variable) for variable in (kernel.scores, kernel.num_draws, kernel.rerandomized_at)}
+                without |= {id(variable) for variable in kernel.own_variables}
         return [variable for variable in self.model.variables if id(variable) not in without]
 
     def outputs(self, image: Any, kernels: Sequence[Any], other_weights: Sequence[Any]) -> Any:

@@ -6,11 +6,13 @@ from iterand_tf.conversion import to_subnet
 from iterand_tf.layers import Subnet, SubnetConv2D, SubnetDense, subnet_layers
 from iterand_tf.rerandomization import RerandomizationSchedule
 from iterand_tf.sparsity_report import sparsity_report
+from iterand_tf.sparsity_schedule import SparsitySchedule, set_sparsity
 from iterand_tf.version import __version__
 
 __all__ = [
     "RerandomizationSchedule",
     "Rerandomize",
+    "SparsitySchedule",
     "Subnet",
     "SubnetConv2D",
     "SubnetDense",
@@ -19,6 +21,7 @@ __all__ = [
     "models",
     "optimization",
     "rerandomize_model",
+    "set_sparsity",
     "sparsity_report",
     "subnet_layers",
     "to_subnet",

@@ -29,7 +29,8 @@ class Rerandomize(keras.callbacks.Callback):
 
     Args:
         period: steps between two re-randomizations, a whole number of at least 0; 0 means never. Or a
-            `RerandomizationSchedule`, without `rate`.
+            `RerandomizationSchedule`, without `rate`: it has period and rate that change in training, other modes than
+            the paper's, and an end.
         rate: probability in [0, 1] that a pruned entry is re-drawn; 0 means never, None 0.1, the paper's.
 
     Raises:
@@ -65,7 +66,7 @@ class Rerandomize(keras.callbacks.Callback):
         self._layers: list[Subnet] = []
         self._masks: list[np.ndarray] = []
         self._redrawn = 0
-        self._step = 0
+        self._step = self._epoch_step = 0
         self._begins = False
 
     def on_train_begin(self, logs=None):
@@ -75,9 +76,9 @@ class Rerandomize(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._redrawn = 0
+        self._step = self._epoch_step = current_step(self.model)
         if self._begins:
             self._begins = False
-            self._step = current_step(self.model)
             if any(built_subnet_layers(self.model)):
                 self._find_layers()
                 self._redrawn = _complete_events(
@@ -87,7 +88,7 @@ class Rerandomize(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not self._layers:
             self._find_layers()
-        previous, self._step = self._step, current_step(self.model)
+        previous, self._step = self._step, step_after_batch(self.model, self._epoch_step, batch)
         self._redrawn += rerandomize_model(self.model, self.schedule, self._step, previous)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -116,6 +117,7 @@ class Rerandomize(keras.callbacks.Callback):
 
     def _find_layers(self):
         """Finds the layers and their masks; a model that fit itself builds has them after the first step only."""
+        attach_state(self.model)
         self._layers = _layers_to_rerandomize(self.model)
         self._masks = self._current_masks()
 
@@ -165,11 +167,17 @@ def rerandomize_model(
     2
     """
     events = schedule.steps_between(step - 1 if previous is None else previous, step)
-    return _run_events(_layers_to_rerandomize(model), events, schedule.rate) if events else 0
+    if not events:
+        return 0
+    attach_state(model)
+    return _run_events(_layers_to_rerandomize(model), events, schedule)
 
 
-def _run_events(layers, events, rate):
-    return sum(layer.rerandomize(event, rate) for event, layer in itertools.product(events, layers))
+def _run_events(layers, events, schedule):
+    return sum(
+        layer.rerandomize(event, schedule.rate_at(event), schedule.replacement)
+        for event, layer in itertools.product(events, layers)
+    )
 
 
 def _complete_events(layers, schedule, step, steps_per_execution):
@@ -182,7 +190,7 @@ def _complete_events(layers, schedule, step, steps_per_execution):
     for layer in layers:
         done = max((int(np.asarray(kernel.rerandomized_at)) for kernel in layer.subnet_kernels), default=step)
         events = schedule.steps_between(max(done, step - steps_per_execution), step)
-        changed += _run_events([layer], events, schedule.rate)
+        changed += _run_events([layer], events, schedule)
     return changed
 
 
@@ -192,9 +200,12 @@ def _kernels(layers: list[Subnet]) -> list[SubnetKernel]:
 
 def _layers_to_rerandomize(model: keras.Model) -> list[Subnet]:
     """The built Subnet layers; those that no call has used are left out."""
-    layers = list(built_subnet_layers(model))
+    layers = [layer for layer in built_subnet_layers(model) if layer.method == "iterand"]
     if not layers:
-        raise ValueError(f"Rerandomize needs a model with Subnet layers that are built. Received: model={model.name}")
+        raise ValueError(
+            "Rerandomize needs a model with Subnet layers that are built and have the method iterand. "
+            f"Received: model={model.name}"
+        )
     check_draws_differ(layers)
     return layers
 
@@ -213,7 +224,28 @@ def check_draws_differ(layers: list[Subnet]) -> None:
 
 def current_step(model: keras.Model) -> int:
     """Steps that the model's optimizer has done, under a distribution strategy too."""
+    attach_state(model)
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+
+
+def step_after_batch(model: keras.Model, epoch_step: int, batch: int) -> int:
+    """Steps that the optimizer has done when a batch of `model.fit` ends.
+
+    Args:
+        model: that is fit.
+        epoch_step: `current_step` when the epoch began.
+        batch: its number in the epoch, as callbacks get it.
+    """
+    if keras.backend.backend() == "jax":
+        # To read the optimizer there would take all variables out of the compiled loop, in each step.
+        return epoch_step + batch + 1
+    return current_step(model)
+
+
+def attach_state(model: keras.Model) -> None:
+    """Lets a callback read and assign the model's variables between steps, which JAX's loop keeps to itself."""
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
 
 
 def flip_ratio(before: list[np.ndarray], after: list[np.ndarray]) -> float:

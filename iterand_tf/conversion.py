@@ -2,61 +2,87 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
 
-from iterand_tf import checks, seeds
+from iterand_tf import checks, masks, seeds
 from iterand_tf.cloning import clone, is_graph
-from iterand_tf.layers import Subnet, subnet_layers
-from iterand_tf.layers.subnet import KERNELS
-from iterand_tf.layers.subnet_options import SubnetOptions
+from iterand_tf.layers import GlobalMasks, Subnet, subnet_layers
+from iterand_tf.layers.subnet import KERNEL_NAMES
+from iterand_tf.layers.subnet_options import OPTION_NAMES, SubnetOptions
+
+_NAMED = 4
 
 
 def to_subnet(
     model: keras.Model,
-    sparsity: float | Mapping[str, float] = SubnetOptions.sparsity,
+    sparsity: float | Mapping[str, float] | Callable[[str, tuple[int, ...]], float | None] = SubnetOptions.sparsity,
     *,
+    method: str = SubnetOptions.method,
+    kernels: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    first_sparsity: float | None = None,
+    head_sparsity: float | None = None,
+    mask: str = SubnetOptions.mask,
+    min_per_channel: int = SubnetOptions.min_per_channel,
+    binarize: bool = SubnetOptions.binarize,
     score_transform: str = SubnetOptions.score_transform,
     weight_distribution: str = SubnetOptions.weight_distribution,
     weight_scale: float = SubnetOptions.weight_scale,
     score_distribution: str = SubnetOptions.score_distribution,
     score_scale: float = SubnetOptions.score_scale,
+    batch_normalization_gains: bool = True,
+    kernel_names: Sequence[str] = KERNEL_NAMES,
     seed: int | None = None,
-    exclude: Sequence[str] = (),
-    kernels: Sequence[str] = KERNELS,
     verbose: bool = True,
 ) -> keras.Model:
     """A model of the same topology in which every layer with a kernel is a `Subnet` of that layer.
 
-    Convolutions, dense, recurrent and attention layers, and layers of your own are all found by their kernels. The
-    kernels are drawn anew, frozen, and chosen from by trained scores; whatever else the layers hold, such as biases and
-    the statistics of BatchNormalization, is copied and trained as before. Models nested in the model are converted
-    too. A subclassed model becomes one `Subnet` in a Sequential model.
+    Convolutions, dense, recurrent and attention layers, and layers of your own are all found by their kernels. With
+    the method iterand, kernels are drawn anew, frozen, and chosen from by trained scores. With the two pruning methods
+    the kernels of the model are kept, and trained on under their masks. Whatever else the layers hold, such as biases
+    and the statistics of BatchNormalization, is copied and trained as before. Models nested in the model are converted
+    too. A subclassed model becomes one `Subnet` in a Sequential model. `export.bake` is the way back.
 
     Args:
         model: a built model without Subnet layers; it is not changed.
         sparsity: fraction of each kernel that is removed, in [0, 1). Or a dictionary from patterns of layers' paths to
-            fractions, of which the first that matches counts; layers that none matches stay as they are.
+            fractions, of which the first that matches counts. Or a function of (path, shape of the layer's largest
+            kernel). Layers that no pattern matches, or for which the function gives None, stay as they are.
+        method: `"iterand"`, of which edge-popup is the case without re-draws, `"magnitude_pruning"` or
+            `"random_pruning"`, as in `Subnet`.
+        kernels: `"redraw"` for kernels from `weight_distribution`, `"keep"` for those of the model. None for redraw
+            with the method iterand and keep with the others.
+        include: patterns of paths of layers; if there are any, all other layers stay as they are.
+        exclude: patterns of paths of layers that stay as they are.
+        first_sparsity: sparsity of the first layer with a kernel, None for that of `sparsity`.
+        head_sparsity: sparsity of the last layer with a kernel, None for that of `sparsity`.
+        mask: `"per_kernel"`; `"global"`, one threshold for the scores of all kernels, which then have one sparsity; or
+            `"N:M"`, as in `Subnet`.
+        min_per_channel: as in `Subnet`.
+        binarize: as in `Subnet`.
         score_transform: as in `Subnet`.
         weight_distribution: as in `Subnet`.
         weight_scale: as in `Subnet`.
         score_distribution: as in `Subnet`.
         score_scale: as in `Subnet`.
+        batch_normalization_gains: whether BatchNormalization keeps its trained scale and center; the paper's networks
+            have none. Those inside of layers of your own keep them.
+        kernel_names: patterns of the names of the variables that are chosen from, as in `Subnet`.
         seed: whole number of at least 0, or None for one from Python's generator. Each layer's draws are a function of
             it and the layer's path, the names of the models and of the layer, joined by slashes.
-        exclude: patterns of paths of layers that stay as they are.
-        kernels: patterns of the names of the variables that are chosen from, as in `Subnet`.
         verbose: whether to print one line about what was converted and what was left.
 
     Returns:
         The new model, not compiled.
 
     Raises:
-        ValueError: if an argument is out of its range, a pattern matches no layer with a kernel, or the model is not
-            built, has Subnet layers already or no kernel.
+        ValueError: if an argument is out of its range, a pattern matches no layer with a kernel, a kernel does not fit
+            the mask, or the model is not built, has Subnet layers already or no kernel.
 
     Reference:
         Chijiwa et al., NeurIPS 2021, section 3.
@@ -76,34 +102,59 @@ def to_subnet(
         raise ValueError(f"call the model on an input, or give it a keras.Input, first. Received: model={model.name}")
     if any(subnet_layers(model)):
         raise ValueError(f"the model has Subnet layers already, and is not converted twice. Received: {model.name=}")
-    plan = _plan(model, sparsity, exclude, kernels)
-    options: dict[str, Any] = {
-        "score_transform": score_transform,
-        "weight_distribution": weight_distribution,
-        "weight_scale": weight_scale,
-        "score_distribution": score_distribution,
-        "score_scale": score_scale,
-        "kernels": kernels,
-    }
+    if kernels is None:
+        kernels = "redraw" if method == "iterand" else "keep"
+    keeps = checks.one_of("kernels", kernels, ("redraw", "keep")) == "keep"
+    common = None
+    if mask == masks.GLOBAL:
+        if not isinstance(sparsity, int | float) or first_sparsity is not None or head_sparsity is not None:
+            raise checks.ArgumentError("sparsity", "one number for all layers with mask='global'", sparsity)
+        common = sparsity
+    plan = _plan(model, sparsity, include, exclude, kernel_names, first_sparsity, head_sparsity)
+    options = SubnetOptions(
+        method=method,
+        mask=mask if common is None else masks.PER_KERNEL,
+        sparsity=_any_sparsity(mask, plan),
+        min_per_channel=min_per_channel,
+        binarize=binarize,
+        score_transform=score_transform,
+        weight_distribution=weight_distribution,
+        weight_scale=weight_scale,
+        score_distribution=score_distribution,
+        score_scale=score_scale,
+    )
     base = seeds.make_seed(seed)
-    made: list[tuple[keras.layers.Layer, Subnet]] = []
+    made: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
 
-    def subnet_of(layer):
-        if id(layer) not in plan.sparsities:
+    def replacement(layer):
+        if id(layer) in plan.sparsities:
+            own = {"sparsity": plan.sparsities[id(layer)], "seed": seeds.fold(base, plan.paths[id(layer)])}
+            arguments = {name: getattr(options, name) for name in OPTION_NAMES} | own
+            made.append((layer, Subnet(layer, kernel_names=kernel_names, **arguments)))
+        elif isinstance(layer, keras.layers.BatchNormalization) and not batch_normalization_gains:
+            config = layer.get_config() | {"scale": False, "center": False}
+            made.append((layer, type(layer).from_config(config)))
+            made[-1][1].build(layer.get_build_config()["input_shape"])
+        else:
             return None
-        layer_seed = seeds.fold(base, plan.paths[id(layer)])
-        made.append((layer, Subnet(layer, sparsity=plan.sparsities[id(layer)], seed=layer_seed, **options)))
         return made[-1][1]
 
     if is_graph(model):
-        converted = clone(model, subnet_of)
+        converted = clone(model, replacement)
     else:
-        converted = keras.Sequential([subnet_of(model)], name=model.name)
+        converted = keras.Sequential([replacement(model)], name=model.name)
         converted.build(model.get_build_config()["input_shape"])
-    for layer, subnet in made:
-        _copy_other_weights(layer, subnet)
+    for layer, other in made:
+        _copy_weights(layer, other, keeps)
+    if common is not None:
+        inputs, outputs = (
+            (converted.inputs[0], converted.outputs[0])
+            if isinstance(converted, keras.Sequential)
+            else (converted.input, converted.output)
+        )
+        converted = GlobalMasks(inputs, outputs, sparsity=common, name=converted.name)
     if verbose:
-        print(f"to_subnet: {plan.summary(subnet for _, subnet in made)}")
+        print(f"to_subnet: {plan.summary(list(subnet_layers(converted)))}")
     return converted
 
 
@@ -114,48 +165,98 @@ class _Plan:
     Args:
         paths: of all layers, by their id.
         sparsities: of the layers to convert, by their id.
-        left: how many are left as they are, by the reason.
+        left: the paths of those that are left as they are, by the reason.
     """
 
     paths: dict[int, str]
     sparsities: dict[int, float]
-    left: dict[str, int]
+    left: dict[str, list[str]]
 
-    def summary(self, subnets: Iterator[Subnet]) -> str:
-        size = sum(kernel.num_weights for subnet in subnets for kernel in subnet.subnet_kernels)
-        left = ", ".join(f"{count} {why}" for why, count in self.left.items() if count) or "none"
-        return f"{len(self.sparsities)} layers with {size:,} kernel entries are chosen from; left as they are: {left}"
+    def summary(self, subnets: list[Subnet]) -> str:
+        kernels = [kernel for subnet in subnets for kernel in subnet.subnet_kernels]
+        size = sum(kernel.num_weights for kernel in kernels)
+        left = ", ".join(self._line(why, paths) for why, paths in self.left.items() if paths) or "none"
+        verb = "chosen from" if all(kernel.is_frozen for kernel in kernels) else "pruned"
+        return f"{len(subnets)} layers with {size:,} kernel entries are {verb}; left as they are: {left}"
+
+    @staticmethod
+    def _line(why, paths):
+        if why == "without a kernel":
+            return f"{len(paths)} {why}"
+        more = ", ..." if len(paths) > _NAMED else ""
+        return f"{len(paths)} {why} ({', '.join(paths[:_NAMED])}{more})"
 
 
-def _plan(model, sparsity, exclude, kernels):
-    patterns = sparsity if isinstance(sparsity, Mapping) else {"*": sparsity}
-    for pattern, value in patterns.items():
-        checks.number("sparsity" if pattern == "*" else f"sparsity[{pattern!r}]", value, minimum=0, below=1)
+def _plan(model, sparsity, include, exclude, kernel_names, first_sparsity, head_sparsity):
     paths = dict(_paths(model)) if is_graph(model) else {id(model): (model.name, model)}
-    with_kernel = {key: path for key, (path, layer) in paths.items() if _has_kernel(layer, kernels)}
-    unused = [
-        pattern for pattern in (*patterns, *exclude) if not fnmatch.filter(with_kernel.values(), pattern)
-    ]  # fmt: skip
-    if not with_kernel:
-        raise ValueError(f"to_subnet needs a model that has kernels. Received: model={model.name}, {kernels=}")
-    if unused:
-        raise ValueError(
-            f"no layer with a kernel has a path that matches {unused[0]!r}; the paths are "
-            f"{', '.join(list(with_kernel.values())[:8])}. Received: {sparsity=}, {exclude=}"
-        )
+    shapes = {key: shape for key, (_, layer) in paths.items() if (shape := _largest_kernel(layer, kernel_names))}
+    if not shapes:
+        raise ValueError(f"to_subnet needs a model that has kernels. Received: model={model.name}, {kernel_names=}")
+    with_kernel = {key: paths[key][0] for key in shapes}
+    patterns = list(sparsity) if isinstance(sparsity, Mapping) else []
+    for pattern in (*patterns, *include, *exclude):
+        if not fnmatch.filter(with_kernel.values(), pattern):
+            raise ValueError(
+                f"no layer with a kernel has a path that matches {pattern!r}; the paths are "
+                f"{', '.join(list(with_kernel.values())[:8])}. Received: {sparsity=}, {include=}, {exclude=}"
+            )
+    sparsity_of = _sparsity_function(sparsity)
+    exceptions = {
+        list(shapes)[place]: value for place, value in ((0, first_sparsity), (-1, head_sparsity)) if value is not None
+    }
+    for name, value in (("first_sparsity", first_sparsity), ("head_sparsity", head_sparsity)):
+        if value is not None:
+            checks.number(name, value, minimum=0, below=1)
     sparsities = {}
-    left = {"without a kernel": len(paths) - len(with_kernel), "not trainable": 0, "excluded": 0, "matched by none": 0}
+    left: dict[str, list[str]] = {
+        "without a kernel": [path for key, (path, _) in paths.items() if key not in shapes],
+        "not trainable": [],
+        "excluded": [],
+        "given no sparsity": [],
+    }
     for key, path in with_kernel.items():
-        chosen = next((value for pattern, value in patterns.items() if fnmatch.fnmatchcase(path, pattern)), None)
-        if any(fnmatch.fnmatchcase(path, pattern) for pattern in exclude):
-            left["excluded"] += 1
-        elif chosen is None:
-            left["matched by none"] += 1
+        value = exceptions[key] if key in exceptions else sparsity_of(path, shapes[key])
+        if _matches(path, exclude) or (include and not _matches(path, include)):
+            left["excluded"].append(path)
+        elif value is None:
+            left["given no sparsity"].append(path)
         elif not paths[key][1].trainable:
-            left["not trainable"] += 1
+            left["not trainable"].append(path)
         else:
-            sparsities[key] = float(chosen)
+            sparsities[key] = float(value)
+    if not sparsities:
+        raise ValueError(f"no layer is left to convert. Received: {sparsity=}, {include=}, {exclude=}")
     return _Plan({key: path for key, (path, _) in paths.items()}, sparsities, left)
+
+
+def _sparsity_function(sparsity):
+    """What gives a layer's sparsity, or None, for its path and the shape of its largest kernel."""
+    if callable(sparsity):
+
+        def of_function(path, shape):
+            value = sparsity(path, shape)
+            return None if value is None else checks.number(f"sparsity({path!r})", value, minimum=0, below=1)
+
+        return of_function
+    if not isinstance(sparsity, Mapping):
+        number = checks.number("sparsity", sparsity, minimum=0, below=1)
+        return lambda path, shape: number
+    for pattern, value in sparsity.items():
+        checks.number(f"sparsity[{pattern!r}]", value, minimum=0, below=1)
+    return lambda path, shape: next(
+        (value for pattern, value in sparsity.items() if fnmatch.fnmatchcase(path, pattern)), None
+    )
+
+
+def _any_sparsity(mask, plan):
+    """A sparsity to check the other options with: one that does not fit the mask, if there is one."""
+    nm = masks.parse_nm(mask)
+    wanted = 1 - nm[0] / nm[1] if nm else None
+    return max(plan.sparsities.values(), key=lambda value: abs(value - wanted) if nm else value)
+
+
+def _matches(path, patterns):
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def _paths(model, prefix=""):
@@ -168,19 +269,29 @@ def _paths(model, prefix=""):
             yield id(layer), (path, layer)
 
 
-def _has_kernel(layer, kernels):
-    return any(
-        len(variable.shape) > 1 and any(fnmatch.fnmatchcase(variable.name, pattern) for pattern in kernels)
+def _largest_kernel(layer, kernel_names):
+    """The shape of the largest variable of a layer that would be chosen from; None if it has none."""
+    shapes = [
+        tuple(variable.shape)
         for variable in layer.variables
-    )
+        if len(variable.shape) > 1 and _matches(variable.name, kernel_names)
+    ]
+    return max(shapes, key=math.prod, default=None)
 
 
-def _copy_other_weights(layer, subnet):
-    """Gives a Subnet's layer the weights of the layer that it stands for, its kernels left out."""
-    chosen = {id(kernel.variable) for kernel in subnet.subnet_kernels}
+def _copy_weights(layer, other, with_kernels):
+    """Gives a Subnet's layer, or another one of the same kind, the weights of the layer that it stands for.
+
+    Args:
+        layer: that is stood for.
+        other: that stands for it.
+        with_kernels: whether to copy the kernels that are chosen from too.
+    """
+    chosen = set() if with_kernels else {id(kernel.variable) for kernel in getattr(other, "subnet_kernels", [])}
     sources = {_place(variable, layer): variable for variable in layer.variables}
-    for variable in subnet.layer.variables:
-        source = sources.get(_place(variable, subnet.layer))
+    inner = other.layer if isinstance(other, Subnet) else other
+    for variable in inner.variables:
+        source = sources.get(_place(variable, inner))
         if id(variable) not in chosen and source is not None:
             variable.assign(np.asarray(source))
 

@@ -1,11 +1,12 @@
 """Re-randomization: when, which entries, and that kept entries come back bit for bit."""
 
 import hypothesis
+import keras
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from iterand_tf.rerandomization import RerandomizationSchedule, redrawn_entries, rerandomize
+from iterand_tf.rerandomization import MODES, Blended, RerandomizationSchedule, redrawn_entries, rerandomize
 
 
 @hypothesis.given(period=st.integers(1, 50), start=st.integers(-1, 200), length=st.integers(0, 200))
@@ -42,3 +43,38 @@ def test_rate_one_redraws_all_and_rate_zero_none():
     mask = np.array([1.0, 0.0, 0.0], np.float32)
     assert np.asarray(redrawn_entries(mask, 1.0, seed=0)).tolist() == [False, True, True]
     assert not np.asarray(redrawn_entries(mask, 0.0, seed=0)).any()
+
+
+def test_periods_and_rates_may_be_functions_of_the_step():
+    schedule = RerandomizationSchedule(lambda step: 10 if step < 30 else 50, lambda step: 1 / (1 + step), last_step=150)
+    assert list(schedule.steps_between(0, 1000)) == [10, 20, 30, 80, 130]
+    assert list(schedule.steps_between(20, 80)) == [30, 80]
+    assert schedule.rate_at(9) == 0.1
+    cosine = RerandomizationSchedule(10, keras.optimizers.schedules.CosineDecay(0.1, decay_steps=100))
+    assert [round(cosine.rate_at(step), 6) for step in (0, 50, 100)] == [0.1, 0.05, 0.0]
+    with pytest.raises(ValueError, match="rate must be"):
+        RerandomizationSchedule(10, lambda step: 2.0).rate_at(0)
+    with pytest.raises(ValueError, match="period must be at least 1"):
+        RerandomizationSchedule(lambda step: 0, 0.1).steps_between(0, 10)
+
+
+def test_nothing_after_the_last_step():
+    assert list(RerandomizationSchedule(10, 0.1, last_step=25).steps_between(0, 100)) == [10, 20]
+
+
+KERNEL, MASK, FRESH = (np.array(row, np.float32) for row in ([1, 2, 3, 4], [1, 0, 0, 1], [5, 6, 7, 8]))
+
+
+def test_modes():
+    replaced = {
+        name: np.asarray(RerandomizationSchedule(1, 1.0, name).replacement(KERNEL, MASK, FRESH, 0)) for name in MODES
+    }
+    np.testing.assert_array_equal(replaced["bernoulli"], FRESH)
+    np.testing.assert_allclose(replaced["blend"], (KERNEL + FRESH) * np.sqrt(0.5), rtol=1e-6)
+    assert set(replaced["recycle"].tolist()) <= {1.0, 4.0}
+    np.testing.assert_allclose(Blended(0.9, 0.1)(KERNEL, MASK, FRESH, 0), 0.9 * KERNEL + 0.1 * FRESH, rtol=1e-6)
+    many = np.asarray(MODES["recycle"](KERNEL.repeat(999), MASK.repeat(999), FRESH.repeat(999), 1))
+    assert 0.45 < (many == 1).mean() < 0.55
+    np.testing.assert_array_equal(MODES["recycle"](KERNEL, np.zeros(4), FRESH, 0), FRESH)
+    with pytest.raises(ValueError, match="mode must be one of bernoulli, blend, recycle"):
+        RerandomizationSchedule(1, 1.0, "twice")

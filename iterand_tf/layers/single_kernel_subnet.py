@@ -63,8 +63,8 @@ class SingleKernelSubnet(Subnet):
         return self._kernel.variable
 
     @property
-    def scores(self) -> keras.Variable:
-        """The trained scores."""
+    def scores(self) -> keras.Variable | None:
+        """The scores, or None where the kernel itself is ranked."""
         return self._kernel.scores
 
     @property
@@ -98,7 +98,7 @@ class SingleKernelSubnet(Subnet):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        del config["layer"], config["kernels"]
+        del config["layer"], config["kernel_names"]
         return _without_kernel_training(self._stock_config) | config
 
     @classmethod

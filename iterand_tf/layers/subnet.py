@@ -1,6 +1,7 @@
 """Subnet, which makes a subnetwork of any Keras layer."""
 
 import contextlib
+import dataclasses
 import fnmatch
 import inspect
 import threading
@@ -10,13 +11,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from iterand_tf import checks, seeds
-from iterand_tf.layers.fan_in import fan_in
+from iterand_tf import checks, masks, rerandomization, seeds
+from iterand_tf.layers.fan_in import fan_in, reduction_axes
 from iterand_tf.layers.subnet_kernel import SubnetKernel, given_values, make_replaceable
 from iterand_tf.layers.subnet_options import OPTION_NAMES, SubnetOptions
 from iterand_tf.layers.walk import all_layers
 
-KERNELS = ("*kernel",)
+KERNEL_NAMES = ("*kernel",)
 
 
 @keras.saving.register_keras_serializable(package="iterand_tf")
@@ -33,7 +34,16 @@ class Subnet(keras.layers.Layer):
 
     Args:
         layer: a Keras layer. It is not changed: Subnet makes a new one from its configuration.
-        sparsity: fraction of each kernel that is removed, in [0, 1).
+        sparsity: fraction of each kernel that is removed, in [0, 1). `set_sparsity` changes it.
+        method: `"iterand"` chooses from a frozen kernel by trained scores; edge-popup is the same without re-draws.
+            `"magnitude_pruning"` trains the kernel and keeps its largest entries, `"random_pruning"` trains it and
+            keeps random ones.
+        mask: `"per_kernel"` keeps the highest scores of each kernel. `"N:M"`, such as `"2:4"`, keeps N of every M
+            neighbouring inputs of an output; the sparsity is then `1 - N / M`. (`"global"` is of a whole model: give it
+            to `to_subnet` or `models.SubnetFactory`.)
+        min_per_channel: each output keeps at least so many inputs, a whole number of at least 0.
+        binarize: whether to compute with `gain * sign(kernel)`, where the gain is the mean magnitude of the kept
+            entries (Diffenderfer and Kailkhura, ICLR 2021, section 3).
         score_transform: what is ranked: `"identity"` for the signed scores or `"abs"` for their magnitudes.
         weight_distribution: distribution of the kernels, one of `iterand_tf.distributions.NAMES`.
         weight_scale: factor on the kernels, above 0.
@@ -41,8 +51,8 @@ class Subnet(keras.layers.Layer):
         score_scale: factor on the first scores, above 0.
         seed: whole number of at least 0, or None for one from Python's generator. All draws are functions of the seed,
             the layer's name and the kernel's place in it.
-        kernels: patterns of the names of the variables that are chosen from. By default all that end in "kernel"; add
-            `"embeddings"` for those of Embedding layers. Biases and gains are trained as usual.
+        kernel_names: patterns of the names of the variables that are chosen from. By default all that end in "kernel";
+            add `"embeddings"` for those of Embedding layers. Biases and gains are trained as usual.
         **kwargs: `name` (that of `layer` by default), `dtype` and `trainable`, as in every Keras layer.
 
     Input shape:
@@ -58,10 +68,11 @@ class Subnet(keras.layers.Layer):
             built.
 
     Raises:
-        ValueError: if an argument is out of its range, or the layer holds Subnet layers already.
+        ValueError: if an argument is out of its range, the layer holds Subnet layers already, or, when it is built, a
+            kernel does not fit the mask.
 
     Reference:
-        Chijiwa et al., NeurIPS 2021, section 3.
+        Chijiwa et al., NeurIPS 2021, section 3; docs/methods.md for the other methods and masks.
 
     Example:
 
@@ -75,6 +86,10 @@ class Subnet(keras.layers.Layer):
     """
 
     sparsity: float
+    method: str
+    mask: str
+    min_per_channel: int
+    binarize: bool
     score_transform: str
     weight_distribution: str
     weight_scale: float
@@ -86,13 +101,17 @@ class Subnet(keras.layers.Layer):
         layer: keras.layers.Layer,
         *,
         sparsity: float = SubnetOptions.sparsity,
+        method: str = SubnetOptions.method,
+        mask: str = SubnetOptions.mask,
+        min_per_channel: int = SubnetOptions.min_per_channel,
+        binarize: bool = SubnetOptions.binarize,
         score_transform: str = SubnetOptions.score_transform,
         weight_distribution: str = SubnetOptions.weight_distribution,
         weight_scale: float = SubnetOptions.weight_scale,
         score_distribution: str = SubnetOptions.score_distribution,
         score_scale: float = SubnetOptions.score_scale,
         seed: int | None = None,
-        kernels: Sequence[str] = KERNELS,
+        kernel_names: Sequence[str] = KERNEL_NAMES,
         **kwargs: Any,
     ):
         if not isinstance(layer, keras.layers.Layer):
@@ -101,12 +120,18 @@ class Subnet(keras.layers.Layer):
             raise checks.ArgumentError("layer", "one without Subnet layers inside", layer)
         options = SubnetOptions(
             sparsity=sparsity,
+            method=method,
+            mask=mask,
+            min_per_channel=min_per_channel,
+            binarize=binarize,
             score_transform=score_transform,
             weight_distribution=weight_distribution,
             weight_scale=weight_scale,
             score_distribution=score_distribution,
             score_scale=score_scale,
         )
+        if mask == masks.GLOBAL:
+            raise ValueError("mask='global' is of a whole model; give it to to_subnet or models.SubnetFactory.")
         if type(self) is Subnet:
             kwargs.setdefault("name", layer.name)
         super().__init__(**{"dtype": layer.dtype_policy, "trainable": layer.trainable} | kwargs)
@@ -115,7 +140,7 @@ class Subnet(keras.layers.Layer):
         self._options = options
         self.masks_kernels = True
         self.seed = seeds.make_seed(seed)
-        self.kernels = tuple(kernels)
+        self.kernel_names = tuple(kernel_names)
         self.subnet_kernels: list[SubnetKernel] = []
         self._specs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._created: list[keras.Variable] = []
@@ -157,20 +182,40 @@ class Subnet(keras.layers.Layer):
             raise AttributeError(f"{type(self).__name__} has no attribute {name}")
         return getattr(self.layer, name)
 
-    def rerandomize(self, step: int, rate: float) -> int:
+    def rerandomize(
+        self, step: int, rate: float, replacement: rerandomization.Replacement = rerandomization.fresh
+    ) -> int:
         """Re-draws each pruned kernel entry with probability `rate`.
 
         Every call is a new draw, which each kernel's `num_draws` counts. Call it between steps, never inside `call`. A
-        layer that is not trainable keeps its kernels.
+        layer that is not trainable keeps its kernels, and so does one whose kernels are trained.
 
         Args:
             step: the training step after which this happens; kept in each kernel's `rerandomized_at`.
             rate: probability in [0, 1].
+            replacement: gives the values that re-drawn entries take, as a schedule's `replacement` does.
 
         Returns:
             How many entries have another value than before.
         """
-        return sum(kernel.rerandomize(step, rate) for kernel in self.subnet_kernels) if self.trainable else 0
+        frozen = [kernel for kernel in self.subnet_kernels if kernel.is_frozen and self.trainable]
+        return sum(kernel.rerandomize(step, rate, replacement) for kernel in frozen)
+
+    def set_sparsity(self, sparsity: float) -> None:
+        """Changes the fraction of each kernel that is removed, from the next call on and without a new trace.
+
+        `SparsitySchedule` does it to a whole model in training.
+
+        Args:
+            sparsity: in [0, 1).
+
+        Raises:
+            ValueError: if it is out of its range, or the mask has no other sparsity.
+        """
+        self._options = dataclasses.replace(self._options, sparsity=sparsity)
+        self.sparsity = sparsity
+        for kernel in self.subnet_kernels:
+            kernel.set_options(self._options)
 
     def to_stock(self) -> keras.layers.Layer:
         """A built layer of the inner layer's class that computes the same outputs without masks.
@@ -199,7 +244,7 @@ class Subnet(keras.layers.Layer):
         return super().get_config() | options | {
             "layer": keras.saving.serialize_keras_object(self.layer),
             "seed": self.seed,
-            "kernels": self.kernels,
+            "kernel_names": self.kernel_names,
         }  # fmt: skip
 
     @classmethod
@@ -231,7 +276,7 @@ class Subnet(keras.layers.Layer):
         """Makes a weight of the inner layer: a frozen kernel, with what belongs to it, or any other."""
         is_kernel = (
             name is not None
-            and any(fnmatch.fnmatchcase(name, pattern) for pattern in self.kernels)
+            and any(fnmatch.fnmatchcase(name, pattern) for pattern in self.kernel_names)
             and arguments.get("trainable", True)
             and len(arguments["shape"]) > 1
         )
@@ -243,27 +288,28 @@ class Subnet(keras.layers.Layer):
             raise ValueError(f"the number of input features must be known. Received: kernel shape={shape}")
         number = len(self.subnet_kernels)
         identity = (self.name, number) if number else (self.name,)
-        kernel = SubnetKernel(name, shape, layer, fan_in(layer, name, shape), self._options, self.seed, identity)
-        frozen = arguments | {
-            "initializer": lambda shape, dtype=None: ops.cast(kernel.draw(0), dtype),
-            "trainable": False,
-            "autocast": False,
-            "regularizer": None,
-            "constraint": None,
-        }
-        kernel.variable = make_replaceable(add_weight(layer, **frozen))
+        inputs, axes = fan_in(layer, name, shape), reduction_axes(layer, name, shape)
+        kernel = SubnetKernel(name, shape, layer, inputs, axes, self._options, self.seed, identity)
+        own_arguments = {"initializer": lambda shape, dtype=None: ops.cast(kernel.draw(0), dtype), "autocast": False}
+        if kernel.is_frozen:
+            own_arguments |= {"trainable": False, "regularizer": None, "constraint": None}
+        kernel.variable = make_replaceable(add_weight(layer, **arguments | own_arguments))
         self._created.append(kernel.variable)
 
-        def own(suffix, shape, initializer, dtype, trainable):
+        def own(suffix, shape, initializer, dtype, trainable=False):
             weight_name = suffix if name == "kernel" else f"{name}_{suffix}"
             return add_weight(
                 self, name=weight_name, shape=shape, initializer=initializer, dtype=dtype, trainable=trainable,
                 autocast=False,
             )  # fmt: skip
 
-        kernel.scores = own("scores", shape, lambda shape, dtype=None: kernel.draw_scores(), "float32", True)
-        kernel.num_draws = own("num_draws", (), "ones", "int32", False)
-        kernel.rerandomized_at = own("rerandomized_at", (), "zeros", "int32", False)
+        if self.method != "magnitude_pruning":
+            first = lambda shape, dtype=None: kernel.draw_scores()  # noqa: E731
+            kernel.scores = own("scores", shape, first, "float32", trainable=kernel.is_frozen)
+        kept = masks.num_kept(kernel.num_weights, self.sparsity)
+        kernel.kept = own("num_kept", (), lambda shape, dtype=None: ops.full(shape, kept, dtype), "int32")
+        kernel.num_draws = own("num_draws", (), "ones", "int32")
+        kernel.rerandomized_at = own("rerandomized_at", (), "zeros", "int32")
         self.subnet_kernels.append(kernel)
         return kernel.variable
 

@@ -39,6 +39,13 @@ class SubnetConv2D(SingleKernelSubnet):
         activity_regularizer: as in `keras.layers.Conv2D`.
         bias_constraint: as in `keras.layers.Conv2D`.
         sparsity: fraction of the kernel that is removed, in [0, 1). Exactly `round(sparsity * size)` entries are.
+        method: `"iterand"` chooses from a frozen kernel by trained scores; `"magnitude_pruning"` trains the kernel and
+            keeps its largest entries, `"random_pruning"` trains it and keeps random ones.
+        mask: `"per_kernel"` keeps the highest scores of the kernel; `"N:M"`, such as `"2:4"`, keeps N of every M
+            neighbouring inputs of an output.
+        min_per_channel: each output keeps at least so many inputs, a whole number of at least 0.
+        binarize: whether to compute with `gain * sign(kernel)`, where the gain is the mean magnitude of the kept
+            entries.
         score_transform: what is ranked: `"identity"` for the signed scores, as in IteRand, or `"abs"` for their
             magnitudes.
         weight_distribution: distribution of the kernel: `"signed_constant"` (plus or minus the standard deviation of
@@ -102,6 +109,10 @@ class SubnetConv2D(SingleKernelSubnet):
         bias_constraint: Any = None,
         *,
         sparsity: float = SubnetOptions.sparsity,
+        method: str = SubnetOptions.method,
+        mask: str = SubnetOptions.mask,
+        min_per_channel: int = SubnetOptions.min_per_channel,
+        binarize: bool = SubnetOptions.binarize,
         score_transform: str = SubnetOptions.score_transform,
         weight_distribution: str = SubnetOptions.weight_distribution,
         weight_scale: float = SubnetOptions.weight_scale,
@@ -138,6 +149,10 @@ class SubnetConv2D(SingleKernelSubnet):
             convolution,
             padded,
             sparsity=sparsity,
+            method=method,
+            mask=mask,
+            min_per_channel=min_per_channel,
+            binarize=binarize,
             score_transform=score_transform,
             weight_distribution=weight_distribution,
             weight_scale=weight_scale,

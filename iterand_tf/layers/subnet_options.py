@@ -5,9 +5,11 @@ from typing import Any
 
 from keras import ops
 
-from iterand_tf import distributions
-from iterand_tf.checks import Options, option
+from iterand_tf import distributions, masks
+from iterand_tf.checks import ArgumentError, Options, option
 
+# Whose kernel is chosen from: a frozen one by trained scores, or one that is trained itself.
+METHODS = ("iterand", "magnitude_pruning", "random_pruning")
 SCORE_TRANSFORMS = {"identity": lambda scores: scores, "abs": ops.abs}
 
 
@@ -18,7 +20,7 @@ class SubnetOptions(Options):
     The help lines of the fields say what each option does; `SubnetDense` documents them as arguments.
 
     Raises:
-        ArgumentError: if a value is out of its range.
+        ArgumentError: if a value is out of its range, or two do not go together.
 
     Example:
 
@@ -27,6 +29,21 @@ class SubnetOptions(Options):
     """
 
     sparsity: float = option(0.5, "remove this fraction of each kernel", minimum=0, below=1)
+    method: str = option(
+        "iterand",
+        "choose from a frozen kernel by trained scores (iterand), or train the kernel and keep its largest entries "
+        "(magnitude_pruning) or random ones (random_pruning)",
+        choices=METHODS,
+    )
+    mask: str = option(
+        masks.PER_KERNEL,
+        "keep the entries with the highest scores of each kernel (per_kernel), of all kernels together (global), or N "
+        "of every M neighbouring inputs (N:M, such as 2:4)",
+    )
+    min_per_channel: int = option(0, "keep at least so many inputs of each output of a kernel", minimum=0)
+    binarize: bool = option(
+        False, "compute with the signs of the kept entries, times one gain a kernel: their mean magnitude"
+    )
     score_transform: str = option(
         "identity",
         "rank entries by their signed scores (identity) or by the scores' magnitudes (abs)",
@@ -40,6 +57,19 @@ class SubnetOptions(Options):
         "kaiming_uniform", "draw the first scores from this distribution", choices=distributions.NAMES
     )
     score_scale: float = option(1.0, "multiply the first scores by this factor", above=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.binarize and self.method in ("magnitude_pruning", "random_pruning"):
+            raise ArgumentError("binarize", f"False with method={self.method}, which trains the kernel", True)
+        pattern = masks.parse_nm(self.mask)
+        if pattern is None:
+            return
+        n, m = pattern
+        if abs(self.sparsity - (1 - n / m)) > 1e-9:
+            raise ArgumentError("sparsity", f"{1 - n / m:g} with mask={self.mask}", self.sparsity)
+        if self.min_per_channel:
+            raise ArgumentError("min_per_channel", f"0 with mask={self.mask}", self.min_per_channel)
 
 
 def head_sparsity_option() -> Any:

@@ -50,4 +50,4 @@ def build_convnet(
     for index in (1, 2):
         x = block(layers.dense(round(_HIDDEN_UNITS * width_factor), use_bias=use_bias, name=f"hidden{index}"), x)
     outputs = layers.head(num_classes, use_bias=True, name="head")(x)
-    return keras.Model(image, logits(outputs), name=f"conv{2 * num_stages}")
+    return layers.network(image, logits(outputs), name=f"conv{2 * num_stages}")

@@ -7,8 +7,9 @@ import keras
 
 from iterand_tf import checks, distributions, seeds
 from iterand_tf.checks import Options, option
-from iterand_tf.layers import SubnetConv2D, SubnetDense
+from iterand_tf.layers import GlobalMasks, SubnetConv2D, SubnetDense
 from iterand_tf.layers.subnet_options import OPTION_NAMES, SubnetOptions, head_sparsity_option
+from iterand_tf.masks import GLOBAL, PER_KERNEL
 
 # Momentum and epsilon of the papers; Keras's defaults differ.
 _BATCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
@@ -25,25 +26,37 @@ class LayerFactory(Protocol):
 
     def batch_normalization(self, name: str) -> keras.layers.Layer: ...
 
+    def network(self, inputs: Any, outputs: Any, name: str) -> keras.Model: ...
+
 
 @dataclasses.dataclass(frozen=True)
 class SubnetFactory(SubnetOptions):
-    """Makes Subnet layers: no biases, BatchNormalization without scale and center, so that only scores are trained.
+    """Makes Subnet layers.
+
+    With the method iterand they have no biases, and BatchNormalization neither scale nor center, so that only scores
+    are trained. The pruning methods train kernels, and so biases, scales and centers too.
 
     Args:
         sparsity: fraction removed from each layer, in [0, 1).
-        score_transform: as in `SubnetDense`.
-        weight_distribution: as in `SubnetDense`.
-        weight_scale: as in `SubnetDense`.
-        score_distribution: as in `SubnetDense`.
-        score_scale: as in `SubnetDense`.
+        method: as in `Subnet`.
+        mask: as in `Subnet`, or `"global"`: one threshold for the scores of all kernels.
+        min_per_channel: as in `Subnet`.
+        binarize: as in `Subnet`.
+        score_transform: as in `Subnet`.
+        weight_distribution: as in `Subnet`.
+        weight_scale: as in `Subnet`.
+        score_distribution: as in `Subnet`.
+        score_scale: as in `Subnet`.
         head_sparsity: fraction removed from the classifier, or None for `sparsity`.
         seed: each layer's draws are a function of it and the layer's name.
         synchronized_batch_normalization: whether BatchNormalization takes its statistics over all replicas of a
             distribution strategy.
+        batch_normalization_gains: whether BatchNormalization has trained scales and centers with the method iterand
+            too.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range, or the classifier has a sparsity of its own under one threshold
+            for all.
 
     Example:
 
@@ -54,28 +67,47 @@ class SubnetFactory(SubnetOptions):
     head_sparsity: float | None = head_sparsity_option()
     seed: int = option(0, "derive every draw from this number", minimum=0)
     synchronized_batch_normalization: bool = False
+    batch_normalization_gains: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.mask == GLOBAL and self.head_sparsity is not None:
+            raise checks.ArgumentError("head_sparsity", f"left out with mask={GLOBAL}", self.head_sparsity)
 
     def conv2d(self, filters, kernel_size, *, name, **kwargs):
-        return SubnetConv2D(filters, kernel_size, name=name, **self._arguments(), **_without_bias(kwargs))
+        return SubnetConv2D(filters, kernel_size, name=name, **self._arguments(kwargs))
 
     def dense(self, units, *, name, **kwargs):
-        return SubnetDense(units, name=name, **self._arguments(), **_without_bias(kwargs))
+        return SubnetDense(units, name=name, **self._arguments(kwargs))
 
     def head(self, units, *, name, **kwargs):
         sparsity = self.sparsity if self.head_sparsity is None else self.head_sparsity
-        return SubnetDense(units, name=name, **self._arguments() | {"sparsity": sparsity}, **_without_bias(kwargs))
+        return SubnetDense(units, name=name, **self._arguments(kwargs) | {"sparsity": sparsity})
 
     def batch_normalization(self, name):
+        gains = self.batch_normalization_gains or self._trains_kernels
         return keras.layers.BatchNormalization(
             **_BATCH_NORMALIZATION,
-            center=False,
-            scale=False,
+            center=gains,
+            scale=gains,
             synchronized=self.synchronized_batch_normalization,
             name=name,
         )
 
-    def _arguments(self):
-        return {name: getattr(self, name) for name in (*OPTION_NAMES, "seed")}
+    def network(self, inputs, outputs, name):
+        if self.mask == GLOBAL:
+            return GlobalMasks(inputs, outputs, sparsity=self.sparsity, name=name)
+        return keras.Model(inputs, outputs, name=name)
+
+    @property
+    def _trains_kernels(self):
+        return self.method != "iterand"
+
+    def _arguments(self, stock):
+        """Arguments of a layer: those of the stock layer, but for its bias where only scores are trained, and ours."""
+        stock = {key: value for key, value in stock.items() if key != "use_bias" or self._trains_kernels}
+        ours = {name: getattr(self, name) for name in (*OPTION_NAMES, "seed")}
+        return stock | ours | ({"mask": PER_KERNEL} if self.mask == GLOBAL else {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +152,9 @@ class StockFactory(Options):
             **_BATCH_NORMALIZATION, synchronized=self.synchronized_batch_normalization, name=name
         )
 
+    def network(self, inputs, outputs, name):
+        return keras.Model(inputs, outputs, name=name)
+
     def _initializer(self, name):
         return SampledKernel(self.weight_distribution, self.weight_scale, seeds.fold(self.seed, name))
 
@@ -153,7 +188,3 @@ class SampledKernel(keras.initializers.Initializer):
 
     def get_config(self):
         return {"distribution": self.distribution, "scale": self.scale, "seed": self.seed}
-
-
-def _without_bias(kwargs):
-    return {name: value for name, value in kwargs.items() if name != "use_bias"}

@@ -68,7 +68,7 @@ def build_resnet(
             x = blocks.block(x, round(width * width_factor), strides, f"stage{stage}_block{block}")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = layers.head(num_classes, use_bias=True, name="head")(x)
-    return keras.Model(image, logits(outputs), name=name)
+    return layers.network(image, logits(outputs), name=name)
 
 
 @dataclasses.dataclass(frozen=True)

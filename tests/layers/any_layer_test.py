@@ -208,8 +208,8 @@ def test_statistics_dropout_and_losses_stay_the_layers_own():
 
 def test_embeddings_are_chosen_from_when_asked():
     tokens = np.array([[1, 2, 0]])
-    for kernels, count in ((("*kernel",), 0), (("*kernel", "embeddings"), 1)):
-        layer = Subnet(layers.Embedding(5, 4), kernels=kernels, seed=0)
+    for names, count in ((("*kernel",), 0), (("*kernel", "embeddings"), 1)):
+        layer = Subnet(layers.Embedding(5, 4), kernel_names=names, seed=0)
         assert layer(tokens).shape == (1, 3, 4)
         assert len(layer.subnet_kernels) == count
 

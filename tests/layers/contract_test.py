@@ -172,7 +172,8 @@ def test_only_scores_and_a_bias_are_trained(case):
     layer, _ = built(case)
     trained = {variable.name for variable in layer.trainable_variables}
     assert trained == {"scores", "bias"} if layer.use_bias else {"scores"}
-    assert [variable.name for variable in layer.non_trainable_variables] == ["kernel", "num_draws", "rerandomized_at"]
+    counts = ["num_kept", "num_draws", "rerandomized_at"]
+    assert [variable.name for variable in layer.non_trainable_variables] == ["kernel", *counts]
 
 
 def test_abs_ranks_magnitudes(case):

@@ -1,6 +1,8 @@
 """Makes what a configuration names: data, network, optimizer, callbacks of the method, and the process's settings."""
 
 import contextlib
+import functools
+import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +13,11 @@ import tensorflow as tf
 from iterand_tf import data, models, optimization
 from iterand_tf.callbacks import Rerandomize
 from iterand_tf.checks import ArgumentError
-from iterand_tf.errors import DataError, UserError
+from iterand_tf.conversion import to_subnet
+from iterand_tf.errors import DataError, UserError, first_line
 from iterand_tf.layers.subnet_options import OPTION_NAMES
+from iterand_tf.rerandomization import Blended, RerandomizationSchedule
+from iterand_tf.sparsity_schedule import SparsitySchedule
 from iterand_tf.strategies import enable_distributed_fit
 from iterand_tf.training.config import Config, flag_error
 from iterand_tf.training.dataset_record import DatasetRecord
@@ -66,13 +71,20 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
         layers = models.StockFactory(
             method.weight_distribution, method.weight_scale, config.training.seed, synchronized
         )
+    elif method.initial_model:
+        return _pruned(config, splits)
     else:
-        layers = models.SubnetFactory(
-            **{name: getattr(method, name) for name in OPTION_NAMES},
-            head_sparsity=method.head_sparsity,
-            seed=config.training.seed,
-            synchronized_batch_normalization=synchronized,
-        )
+        options = {name: getattr(method, name) for name in OPTION_NAMES}
+        try:
+            layers = models.SubnetFactory(
+                **options | {"method": "iterand" if method.method == "edge_popup" else method.method},
+                head_sparsity=method.head_sparsity,
+                seed=config.training.seed,
+                synchronized_batch_normalization=synchronized,
+                batch_normalization_gains=config.model.batch_normalization_gains,
+            )
+        except ArgumentError as error:
+            raise flag_error(error) from error
     smallest = models.smallest_image(config.model.model)
     if min(splits.train.image_shape[:2]) < smallest:
         raise UserError(
@@ -90,6 +102,37 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
         )
     except ArgumentError as error:
         raise flag_error(error) from error
+    except ValueError as error:
+        # A kernel does not fit the mask.
+        raise UserError(first_line(error)) from error
+
+
+def _pruned(config, splits):
+    """The network of --initial_model with its kernels under masks."""
+    method = config.method
+    try:
+        model = keras.models.load_model(method.initial_model, compile=False)
+    except Exception as error:
+        # Keras reads a damaged file in many ways.
+        raise UserError(
+            f"--initial_model={method.initial_model} holds no Keras model that can be read: {first_line(error)}"
+        ) from error
+    shapes = (model.input_shape[1:], model.output_shape[1:])
+    if shapes != (splits.train.image_shape, (splits.train.num_classes,)):
+        raise UserError(
+            f"--initial_model={method.initial_model} takes {shapes[0]} and gives {shapes[1]}; --dataset="
+            f"{config.data.dataset} has images of {splits.train.image_shape} and {splits.train.num_classes} classes."
+        )
+    try:
+        return to_subnet(
+            model,
+            **{name: getattr(method, name) for name in OPTION_NAMES},
+            head_sparsity=method.head_sparsity,
+            seed=config.training.seed,
+            verbose=False,
+        )
+    except ValueError as error:
+        raise UserError(first_line(error)) from error
 
 
 def check_devices(config: Config, strategy: tf.distribute.Strategy | None) -> None:
@@ -108,13 +151,21 @@ def check_devices(config: Config, strategy: tf.distribute.Strategy | None) -> No
 
 
 def check_steps(config: Config, steps_per_epoch: int) -> None:
-    """Refuses executions that would run on into the next epoch."""
+    """Refuses executions that would run on into the next epoch, and pruning that would end before it begins."""
     steps = config.training.steps_per_execution
     if steps_per_epoch % steps:
         divisors = [count for count in range(1, steps_per_epoch + 1) if steps_per_epoch % count == 0]
         raise UserError(
             f"--steps_per_execution={steps} must divide the {steps_per_epoch} steps of an epoch: one of "
             f"{', '.join(map(str, divisors))}."
+        )
+    begin_step, end_step = (
+        config.method.sparsity_begin_step,
+        sparsity_end_step(config, steps_per_epoch * config.training.epochs),
+    )
+    if config.method.sparsity_schedule != "constant" and begin_step >= end_step:
+        raise UserError(
+            f"--sparsity_begin_step={begin_step} must be below --sparsity_end_step, which is {end_step} here."
         )
 
 
@@ -149,11 +200,68 @@ def loss_and_metrics() -> dict[str, Any]:
     return {"loss": loss, "metrics": ["accuracy", keras.metrics.CategoricalCrossentropy(from_logits=True, name="loss")]}
 
 
-def method_callbacks(config: Config) -> list[Rerandomize]:
-    """What the method does between training steps."""
-    if config.method.method != "iterand":
-        return []
-    return [Rerandomize(config.method.rerandomization_period, config.method.rerandomization_rate)]
+def rerandomize_callback(config: Config, num_steps: int) -> Rerandomize | None:
+    """What re-draws entries between training steps; None for other methods than iterand.
+
+    Args:
+        config: of the run.
+        num_steps: of the whole run.
+    """
+    method = config.method
+    if method.method != "iterand":
+        return None
+    last_step = method.rerandomization_last_step or None
+    rate: Any = method.rerandomization_rate
+    decays = {"linear": functools.partial(keras.optimizers.schedules.PolynomialDecay, end_learning_rate=0.0)}
+    decays["cosine"] = keras.optimizers.schedules.CosineDecay
+    if method.rerandomization_schedule in decays:
+        rate = decays[method.rerandomization_schedule](rate, decay_steps=max(last_step or num_steps, 1))
+    mode: Any = method.rerandomization_mode
+    if mode == "blend":
+        mode = Blended(method.rerandomization_blend_old, method.rerandomization_blend_new)
+    return Rerandomize(RerandomizationSchedule(method.rerandomization_period, rate, mode, last_step))
+
+
+def sparsity_end_step(config: Config, num_steps: int) -> int:
+    """The step from which on the network has its final sparsity."""
+    if config.method.sparsity_schedule == "constant":
+        return 0
+    return config.method.sparsity_end_step or num_steps * 3 // 4
+
+
+def sparsity_callback(config: Config, num_steps: int) -> SparsitySchedule | None:
+    """What raises the sparsity between training steps; None where it is constant.
+
+    Args:
+        config: of the run.
+        num_steps: of the whole run.
+    """
+    method = config.method
+    if method.sparsity_schedule == "constant":
+        return None
+    decay = _polynomial_decay()
+    return SparsitySchedule(
+        decay(
+            initial_sparsity=method.initial_sparsity,
+            final_sparsity=method.sparsity,
+            begin_step=method.sparsity_begin_step,
+            end_step=sparsity_end_step(config, num_steps),
+            frequency=method.sparsity_frequency,
+        )
+    )
+
+
+def _polynomial_decay():
+    """The schedule of tensorflow-model-optimization."""
+    # Its import sets the variable TF_USE_LEGACY_KERAS. What tf.keras is stays as it was at its first use, and keras_cv
+    # follows that; processes that are started later read the variable.
+    tf.keras.version()
+    before = os.environ.get("TF_USE_LEGACY_KERAS")
+    import tensorflow_model_optimization as tfmot
+
+    if before is None:
+        os.environ.pop("TF_USE_LEGACY_KERAS", None)
+    return tfmot.sparsity.keras.PolynomialDecay
 
 
 @contextlib.contextmanager

@@ -186,6 +186,7 @@ class SaveState(keras.callbacks.Callback):
         checkpoint_steps: steps between two checkpoints inside an epoch; 0 for none.
         writes: whether this process writes files.
         should_stop: number of the signal that asks the run to stop, or None; called after each step.
+        final_sparsity_step: networks before this step are less sparse than what is asked for, and never the best.
     """
 
     def __init__(
@@ -196,9 +197,11 @@ class SaveState(keras.callbacks.Callback):
         checkpoint_steps: int,
         writes: bool,
         should_stop: Callable[[], int | None],
+        final_sparsity_step: int,
     ):
         super().__init__()
         self._state, self._best_model, self._writes = state, best_model, writes
+        self._final_sparsity_step = final_sparsity_step
         self._steps_per_epoch = steps_per_epoch
         self._checkpoint_steps = checkpoint_steps
         self._should_stop = should_stop
@@ -231,6 +234,8 @@ class SaveState(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._state.check_finite()
         accuracy = logs.get("val_accuracy")
+        if current_step(self.model) < self._final_sparsity_step:
+            accuracy = None
         if accuracy is None or accuracy > self._state.best_accuracy:
             if self._writes:
                 self._best_model.write(self.model)

@@ -11,12 +11,16 @@ from iterand_tf import models, optimization
 from iterand_tf.checks import ArgumentError, Options, option
 from iterand_tf.data import AUGMENTATIONS, KERAS_CV_POLICIES
 from iterand_tf.errors import UserError
+from iterand_tf.layers.subnet_options import METHODS as SUBNET_METHODS
 from iterand_tf.layers.subnet_options import SubnetOptions, head_sparsity_option
+from iterand_tf.rerandomization import MODES, Blended
 from iterand_tf.strategies.strategy import STRATEGIES
 
-METHODS = ("dense", "edge_popup", "iterand")
+METHODS = ("dense", "edge_popup", *SUBNET_METHODS)
 EXPORT_FORMATS = ("packed", "dense", "tflite")
 KERNEL_DTYPES = ("float32", "bfloat16", "float16")
+SPARSITY_SCHEDULES = ("constant", "polynomial")
+RERANDOMIZATION_SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -77,6 +81,9 @@ class ModelConfig(Options):
     batch_normalization: bool = option(
         False, "normalize after each layer of conv2 to conv8, which the papers run without it; resnets always do"
     )
+    batch_normalization_gains: bool = option(
+        False, "train BatchNormalization's scales and centers with edge_popup and iterand too; the papers have none"
+    )
     synchronized_batch_normalization: bool = option(
         False, "take BatchNormalization's statistics over all devices; without it each device has its own"
     )
@@ -88,16 +95,65 @@ class MethodConfig(SubnetOptions):
 
     method: str = option(
         "iterand",
-        "train all weights (dense), choose among random ones (edge_popup), or choose and re-draw (iterand)",
+        "train all weights (dense), choose among random ones (edge_popup), choose and re-draw (iterand), or train the "
+        "weights and keep the largest (magnitude_pruning) or random ones (random_pruning)",
         choices=METHODS,
     )
     head_sparsity: float | None = head_sparsity_option()
+    initial_model: str = option(
+        "", "begin with the weights of the network in this .keras file, with magnitude_pruning and random_pruning"
+    )
+    sparsity_schedule: str = option(
+        "constant",
+        "keep --sparsity throughout (constant), or raise the sparsity to it from --initial_sparsity between "
+        "--sparsity_begin_step and --sparsity_end_step (polynomial: tfmot's PolynomialDecay)",
+        choices=SPARSITY_SCHEDULES,
+    )
+    initial_sparsity: float = option(
+        0.0, "begin with this sparsity, with --sparsity_schedule=polynomial", minimum=0, below=1
+    )
+    sparsity_begin_step: int = option(0, "begin to prune after so many steps, with polynomial", minimum=0)
+    sparsity_end_step: int = option(
+        0, "reach --sparsity after so many steps, with polynomial; 0: after three quarters of the run", minimum=0
+    )
+    sparsity_frequency: int = option(100, "prune after every so many steps, with polynomial", minimum=1)
     rerandomization_period: int = option(
         300, "re-draw pruned entries after every so many steps (K_per in the paper); 0: never", minimum=0
     )
     rerandomization_rate: float = option(
         0.1, "re-draw each pruned entry with this probability (r in the paper)", minimum=0, maximum=1
     )
+    rerandomization_schedule: str = option(
+        "constant",
+        "keep the rate throughout (constant), or lower it to 0 until --rerandomization_last_step (linear, cosine)",
+        choices=RERANDOMIZATION_SCHEDULES,
+    )
+    rerandomization_last_step: int = option(0, "re-draw nothing after this step; 0: until the end", minimum=0)
+    rerandomization_mode: str = option(
+        "bernoulli",
+        "re-draw entries to new values (bernoulli), to a mean of old and new value (blend), or to values of kept "
+        "entries (recycle)",
+        choices=tuple(MODES),
+    )
+    rerandomization_blend_old: float = option(
+        Blended.old, "weigh the old value by this factor, with --rerandomization_mode=blend", minimum=0
+    )
+    rerandomization_blend_new: float = option(
+        Blended.new, "weigh the new value by this factor, with --rerandomization_mode=blend", minimum=0
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        trains_kernels = self.method in ("magnitude_pruning", "random_pruning")
+        if self.initial_model and not trains_kernels:
+            raise UserError(f"--initial_model goes with magnitude_pruning and random_pruning, not with {self.method}.")
+        if self.sparsity_schedule == "polynomial" and self.initial_sparsity > self.sparsity:
+            raise UserError(
+                f"--initial_sparsity={self.initial_sparsity} must be at most --sparsity={self.sparsity}: a schedule "
+                "never lowers the sparsity."
+            )
+        if self.sparsity_schedule == "polynomial" and (":" in self.mask or self.method == "dense"):
+            raise UserError("--sparsity_schedule=polynomial goes with neither N:M masks nor --method=dense.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,6 +323,6 @@ def option_fields() -> dict[str, tuple[dataclasses.Field, ...]]:
     Example:
 
     >>> [field.name for field in option_fields()["model"]]
-    ['model', 'width_factor', 'batch_normalization', 'synchronized_batch_normalization']
+    ['model', 'width_factor', 'batch_normalization', 'batch_normalization_gains', 'synchronized_batch_normalization']
     """
     return {part.name: dataclasses.fields(getattr(Config, part.name)) for part in dataclasses.fields(Config)}

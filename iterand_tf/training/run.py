@@ -39,7 +39,9 @@ from iterand_tf.training.assembly import (
     load_data,
     load_test_data,
     loss_and_metrics,
-    method_callbacks,
+    rerandomize_callback,
+    sparsity_callback,
+    sparsity_end_step,
 )
 from iterand_tf.training.callbacks import (
     EpochLine,
@@ -169,8 +171,10 @@ class _Job:
 
     def run(self) -> TrainResult:
         run = self.config.run
-        methods = method_callbacks(self.config)
-        state = TrainingState(self.model, Checkpoints(self.model_dir.checkpoints, run.max_checkpoints), *methods)
+        num_steps = self._num_steps
+        rerandomize = rerandomize_callback(self.config, num_steps)
+        methods = [each for each in (rerandomize, sparsity_callback(self.config, num_steps)) if each]
+        state = TrainingState(self.model, Checkpoints(self.model_dir.checkpoints, run.max_checkpoints), rerandomize)
         resumed = state.restore() if run.resume else False
         # A checkpoint is written before any of these.
         later = (self.model_dir.tensorboard, self.model_dir.metrics, self.model_dir.best_model)
@@ -211,6 +215,11 @@ class _Job:
         # What an export has added to the result of a finished run stays.
         self.model_dir.write_result(finished | result)
         return TrainResult(self.model_dir, result)
+
+    @property
+    def _num_steps(self):
+        """Steps of the whole run."""
+        return self.steps_per_epoch * self.config.training.epochs
 
     def _fit(self, state, methods, metrics_file):
         epochs = self.config.training.epochs
@@ -260,6 +269,7 @@ class _Job:
             run.checkpoint_steps,
             self.chief,
             should_stop,
+            sparsity_end_step(self.config, self._num_steps),
         )
         if self.strategy and not self.config.model.synchronized_batch_normalization:
             methods = [*methods, ShareStatistics(functools.partial(of_chief, self.strategy))]

@@ -73,13 +73,17 @@ def test_the_flags_file_makes_the_run_anew(trained_run, tmp_path):
         ["--method=edge_popup", "--score_transform=abs", "--weight_distribution=kaiming_uniform"],
         ["--optimizer=adamw", "--learning_rate=0.01", "--lr_schedule=multi_step", "--validation_split=0"],
         ["--strategy=mirrored", "--virtual_devices=2", "--batch_size=63", "--max_train_examples=191"],
+        ["--method=random_pruning", "--learning_rate=0.01", "--mask=global"],
+        ["--mask=global", "--rerandomization_mode=recycle", "--rerandomization_schedule=cosine"],
+        ["--binarize", "--min_per_channel=1", "--rerandomization_mode=blend", "--rerandomization_schedule=linear"],
+        ["--batch_normalization_gains", "--batch_normalization", "--score_transform=abs"],
         ["--precision=mixed_bfloat16", "--augmentation=cutmix", "--steps_per_execution=2", "--warmup_epochs=1"],
     ],
     ids=lambda flags: flags[0],
 )
 def test_methods_and_options_lower_the_loss_and_are_exported(flags, tmp_path):
     directories = [f"--model_dir={tmp_path}/model", f"--export_dir={tmp_path}/export"]
-    assert here(*SMALL, "--max_train_examples=200", *flags, *directories) == 0
+    assert here(*SMALL, "--max_train_examples=200", "--rerandomization_period=3", *flags, *directories) == 0
     result = result_of(tmp_path / "model")
     assert result["steps"] == 2 * 4
     assert result["sparsity"] == (0.0 if "--method=dense" in flags else 0.5)

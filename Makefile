@@ -1,6 +1,7 @@
 # make quickstart   train, evaluate and export on the bundled digits
 # make test         lint and all tests that CI needs;  make test-all  the slow ones too
 # make test-lowest  the library's tests with the lowest versions that pyproject.toml names
+# make test-jax     the library's tests on Keras's JAX backend, without TensorFlow
 # make build-file   writes BUILD from the imports
 # make bench        the figures of docs/performance.md; those that need data: make bench-data DATA_DIR=TFDS_ROOT
 
@@ -9,11 +10,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOWEST := .venv-lowest
-LIBRARY_TESTS := tests/masks_test.py tests/distributions_test.py tests/rerandomization_test.py tests/layers \
+LIBRARY_TESTS := tests/masks tests/distributions_test.py tests/rerandomization_test.py tests/layers \
     tests/callbacks_test.py tests/conversion_test.py tests/optimization_test.py tests/models_test.py \
     tests/sparsity_report_test.py tests/export
 
-.PHONY: quickstart lint test test-all test-lowest build-file bench bench-data
+.PHONY: quickstart lint test test-all test-lowest test-jax build-file bench bench-data
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +44,10 @@ $(LOWEST)/.ready: pyproject.toml tests/lowest_versions.py
 test-lowest: $(LOWEST)/.ready
 	cat $(LOWEST)/requirements.txt
 	$(LOWEST)/bin/python -m pytest -q -m "not slow" $(LIBRARY_TESTS)
+
+test-jax: $(READY)
+	KERAS_BACKEND=jax XLA_FLAGS=--xla_force_host_platform_device_count=2 \
+	    $(BIN)/python -m pytest -q --noconftest tests/jax_test.py
 
 build-file:
 	$(PYTHON) tests/build_file.py

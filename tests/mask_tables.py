@@ -26,7 +26,7 @@ TOP_K = [
 
 
 def sorting_oracle(scores, sparsity):
-    flat = scores.ravel() + np.float32(0)
+    flat = np.where(np.isnan(scores), np.float32(np.inf), scores).ravel() + np.float32(0)
     order = np.lexsort((np.arange(flat.size), -flat))
     mask = np.zeros(flat.size, np.float32)
     mask[order[: flat.size - round(sparsity * flat.size)]] = 1

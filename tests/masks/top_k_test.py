@@ -1,4 +1,4 @@
-"""Exactness of masks: hand-written tables, an oracle that sorts, sizes up to ten million."""
+"""Exactness of masks: hand-written tables, an oracle that sorts, scores that mislead the search, up to ten million."""
 
 import hypothesis
 import numpy as np
@@ -57,6 +57,71 @@ def test_equal_with_and_without_xla(values, sparsity):
     expected = sorting_oracle(scores, sparsity)
     np.testing.assert_array_equal(masks.topk_mask(scores, sparsity), expected)
     np.testing.assert_array_equal(plain_mask(scores, sparsity), expected)
+
+
+# Scores whose sample says nothing of them, or the wrong thing: of 20,000, every ninth is in it.
+SIZE, STRIDE = 20_000, 9
+DRAW = np.random.default_rng(2)
+MISLEADING = {
+    "ascending": np.arange(SIZE),
+    "descending": -np.arange(SIZE),
+    "alternating": np.arange(SIZE) % 2,
+    "all_equal": np.full(SIZE, 0.25),
+    "all_but_one_equal": np.arange(SIZE) == 12_345,
+    "zeros_of_both_signs": np.where(np.arange(SIZE) % 3, 0.0, -0.0),
+    "sample_above_all": np.where(np.arange(SIZE) % STRIDE, DRAW.normal(size=SIZE), 1e30),
+    "sample_below_all": np.where(np.arange(SIZE) % STRIDE, DRAW.normal(size=SIZE), -1e30),
+    "sample_of_one_value": np.where(np.arange(SIZE) % STRIDE, DRAW.normal(size=SIZE), 0.5),
+    "sample_of_both_ends": np.where(np.arange(SIZE) % STRIDE, DRAW.normal(size=SIZE), 1e9 * (-1.0) ** np.arange(SIZE)),
+    "grid": DRAW.normal(size=SIZE).round(1),
+    "outliers": np.where(np.arange(SIZE) % 5000 == 17, 3e38, DRAW.normal(size=SIZE)),
+    "all_magnitudes": DRAW.choice([-1, 1], SIZE) * 2.0 ** DRAW.uniform(-149, 127.9, SIZE),
+    "infinities": DRAW.choice([-np.inf, np.inf, 0.0], SIZE),
+    "nan_of_both_signs": DRAW.choice([np.nan, -np.nan, 1.0, np.inf], SIZE),
+    "subnormal": DRAW.normal(size=SIZE) * 1e-42,
+    "around_the_largest_subnormal": DRAW.normal(1.1754942e-38, 1e-43, SIZE),
+    "largest": DRAW.choice([3.4028235e38, -3.4028235e38, 3.402823e38], SIZE),
+}
+
+
+@pytest.mark.parametrize("sparsity", [0.0001, 0.25, 0.5, 0.6, 0.9999])
+@pytest.mark.parametrize("name", MISLEADING)
+def test_scores_that_mislead_the_search(name, sparsity):
+    scores = MISLEADING[name].astype(np.float32)
+    np.testing.assert_array_equal(masks.topk_mask(scores, sparsity), sorting_oracle(scores, sparsity))
+
+
+def test_the_sample_is_what_the_misleading_scores_expect():
+    assert SIZE // top_k._SAMPLE | 1 == STRIDE
+
+
+@pytest.mark.parametrize("name", ["normal", "uniform", *MISLEADING])
+def test_the_search_ends_soon(name, monkeypatch):
+    draws = {"normal": DRAW.normal(size=SIZE), "uniform": DRAW.uniform(-1, 1, SIZE)}
+    passes = []
+    count_above = top_k._count_above
+    monkeypatch.setattr(top_k, "_count_above", lambda *args: passes.append(1) or count_above(*args))
+    # Without XLA every pass is a call.
+    plain_mask((draws | MISLEADING)[name].astype(np.float32), 0.6)
+    assert len(passes) <= (6 if name in draws else 20)
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(
+    size=st.sampled_from([1023, 1024, 1025, 5000]),
+    period=st.lists(st.floats(width=32), min_size=1, max_size=12),
+    tail=st.lists(st.floats(width=32), max_size=3),
+    order=st.sampled_from(["periodic", "sorted", "shuffled"]),
+    sparsity=st.floats(0, 0.999),
+)
+def test_equals_the_sorting_oracle_on_patterns(size, period, tail, order, sparsity):
+    scores = np.resize(np.array(period, np.float32), size)
+    scores[size - len(tail) :] = tail
+    if order == "sorted":
+        scores.sort()
+    if order == "shuffled":
+        np.random.default_rng(0).shuffle(scores)
+    np.testing.assert_array_equal(masks.topk_mask(scores, sparsity), sorting_oracle(scores, sparsity))
 
 
 def test_inside_an_outer_xla_computation():

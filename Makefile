@@ -3,6 +3,7 @@
 # make test-lowest  the library's tests with the lowest versions that pyproject.toml names
 # make test-jax     the library's tests on Keras's JAX backend, without TensorFlow
 # make build-file   writes BUILD from the imports
+# make results      writes docs/results.md from the runs in docs/results
 # make bench        the figures of docs/performance.md; those that need data: make bench-data DATA_DIR=TFDS_ROOT
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ LIBRARY_TESTS := tests/masks tests/distributions_test.py tests/rerandomization_t
     tests/callbacks_test.py tests/conversion_test.py tests/optimization_test.py tests/models_test.py \
     tests/sparsity_report_test.py tests/export
 
-.PHONY: quickstart lint test test-all test-lowest test-jax build-file bench bench-data
+.PHONY: quickstart lint test test-all test-lowest test-jax build-file results bench bench-data
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +52,9 @@ test-jax: $(READY)
 
 build-file:
 	$(PYTHON) tests/build_file.py
+
+results: $(READY)
+	$(BIN)/python -m iterand_tf.experiments.results write
 
 bench: $(READY)
 	$(BIN)/python benchmarks/input_pipeline.py

@@ -1,16 +1,19 @@
-"""Trains, evaluates and exports networks whose weights are chosen instead of optimized.
+"""Trains, evaluates and exports networks whose weights are chosen instead of optimized, one or many.
 
     python main.py --flagfile=flags/NAME.flags [--flag=value ...]
 
 With no flag at all it does what flags/quickstart.flags says. Exit codes: 0 done; 1 a flag or its value is wrong; 2 the
 dataset is missing or wrong; 3 the model_dir cannot be used; 4 the export failed; 5 the loss became NaN or infinite;
-6 another worker was lost; 130 and 143 interrupted by SIGINT or SIGTERM; 141 the standard output was closed.
+6 another worker was lost; 7 points of a sweep failed; 130 and 143 interrupted by SIGINT or SIGTERM; 141 the standard
+output was closed.
 """
 
+import dataclasses
 import os
 import pathlib
 import signal
 import sys
+from collections.abc import Sequence
 
 # TensorFlow reads both when it is imported. Its errors come as exceptions, so its log says nothing more.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -38,12 +41,13 @@ if __name__ == "__main__":
 from absl import flags, logging
 
 from iterand_tf.errors import UserError
+from iterand_tf.experiments.config import SweepConfig
 from iterand_tf.interruption import InterruptedRunError
 from iterand_tf.training.config import Config, option_fields
 from iterand_tf.training.flags_file import flags_text
 from iterand_tf.training.model_dir import ModelDir
 
-MODES = ("train", "evaluate", "export")
+MODES = ("train", "evaluate", "export", "sweep", "report")
 QUICKSTART = pathlib.Path(__file__).parent / "flags" / "quickstart.flags"
 
 _DEFINE = {
@@ -52,17 +56,22 @@ _DEFINE = {
     "float": flags.DEFINE_float,
     "float | None": flags.DEFINE_float,
     "bool": flags.DEFINE_boolean,
+    "tuple": flags.DEFINE_multi_string,
 }
 
 
 def define_flags() -> flags.FlagValues:
-    """--mode, and one flag for each option of the configuration."""
+    """--mode, and one flag for each option of the configuration and of sweeps."""
     values = flags.FlagValues()
     flags.DEFINE_boolean("help", False, "show this help", flag_values=values)
     flags.DEFINE_enum(
-        "mode", "train", MODES, "train (and export if --export_dir), evaluate or export a run", flag_values=values
+        "mode",
+        "train",
+        MODES,
+        "train (and export if --export_dir), evaluate or export a run; run a sweep of many; report on runs",
+        flag_values=values,
     )
-    for fields in option_fields().values():
+    for fields in [*option_fields().values(), dataclasses.fields(SweepConfig)]:
         for field in fields:
             choices, help_line = field.metadata["choices"], field.metadata["help"]
             if choices:
@@ -87,7 +96,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
     try:
         values = define_flags()
         positional = values(arguments)
-        if values.mode != "train" and not values.help:
+        if values.mode in ("evaluate", "export") and not values.help:
             flags_file = ModelDir.existing(values.model_dir).flags_file
             values = define_flags()
             positional = values([argv[0], f"--flagfile={flags_file}", *argv[1:]])
@@ -168,6 +177,17 @@ def export_run(config: Config, model_dir: ModelDir) -> dict[str, object]:
     return metrics
 
 
+def run_sweep(argv: list[str], values: flags.FlagValues) -> None:
+    """Runs many configurations, which differ in the flags that --grid or --search name."""
+    from iterand_tf.experiments.sweep import sweep
+
+    def configure(more: Sequence[str]) -> Config:
+        return Config.from_values(parse([*argv, *more]).flag_values_dict())
+
+    options = SweepConfig.from_values(values.flag_values_dict())
+    sweep(options, configure, [sys.executable, str(pathlib.Path(__file__).resolve())])
+
+
 def print_report(model_dir: ModelDir, metrics: dict[str, object]) -> None:
     """One line for each figure of result.json."""
     print(f"\n{model_dir.result}")
@@ -182,6 +202,12 @@ def main(argv: list[str]) -> int:
         values = parse(argv)
         if values.help:
             print(f"{__doc__}\n{values.get_help()}")
+        elif values.mode == "sweep":
+            run_sweep(argv, values)
+        elif values.mode == "report":
+            from iterand_tf.experiments.report import report
+
+            report(values.model_dir)
         else:
             run(values.mode, Config.from_values(values.flag_values_dict()))
     except UserError as error:

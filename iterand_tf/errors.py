@@ -37,6 +37,12 @@ class ExportError(UserError):
     exit_code = 4
 
 
+class SweepError(UserError):
+    """Points of a sweep have failed; the others are done. Exit code 7."""
+
+    exit_code = 7
+
+
 def first_line(error: BaseException) -> str:
     """What an error of a library says, in a line: to be shown, never to be decided by.
 

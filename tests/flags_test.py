@@ -1,25 +1,34 @@
 """The flagfiles: all parse, open with their command, and hold the paper's settings."""
 
+import dataclasses
 import pathlib
 
 import pytest
 
 import main
+from iterand_tf.experiments.config import SweepConfig
+from iterand_tf.experiments.points import make_space, point_flags
 from iterand_tf.training.config import Config
 
 ROOT = pathlib.Path(__file__).parent.parent
-FLAGFILES = {path.stem: path for path in sorted((ROOT / "flags").glob("*.flags"))}
+ALL_FLAGFILES = {path.stem: path for path in sorted((ROOT / "flags").glob("*.flags"))}
+FIGURES = [name for name in ALL_FLAGFILES if name.startswith("figure")]
 METHODS = ("dense", "ku_edge_popup", "sc_edge_popup", "ku_iterand", "sc_iterand")
 
 
 def config(name):
-    return Config.from_values(main.parse(["main.py", f"--flagfile={FLAGFILES[name]}"]).flag_values_dict())
+    return Config.from_values(values(name))
 
 
-@pytest.mark.parametrize("name", FLAGFILES)
+def values(name, *more):
+    return main.parse(["main.py", f"--flagfile={ALL_FLAGFILES[name]}", *more]).flag_values_dict()
+
+
+@pytest.mark.parametrize("name", ALL_FLAGFILES)
 def test_opens_with_its_command_and_what_it_reached(name):
-    lines = FLAGFILES[name].read_text().splitlines()
-    assert lines[0].startswith(f"# python main.py --flagfile=flags/{name}.flags")
+    lines = ALL_FLAGFILES[name].read_text().splitlines()
+    mode = "--mode=sweep " if name in FIGURES else ""
+    assert lines[0].startswith(f"# python main.py {mode}--flagfile=flags/{name}.flags")
     assert "accuracy" in lines[1] or lines[1].startswith("# Never run in full")
     assert "x86-64 cores" in "".join(line for line in lines if line.startswith("#"))
     config(name)
@@ -64,3 +73,46 @@ def test_the_papers_settings_on_imagenet(model, method):
         assert (chosen.weight_distribution, chosen.sparsity) == ("signed_constant", 0.7)
     if method == "sc_iterand":
         assert (chosen.rerandomization_period, chosen.rerandomization_rate) == (1000, 0.1)
+
+
+def points(name):
+    """The configurations of a sweep, by the values that their names tell."""
+
+    def configure(more):
+        return Config.from_values(values(name, *more))
+
+    space = make_space(SweepConfig.from_values(values(name)), configure)
+    return {point.name: configure(point_flags(point.values)) for point in space.points}
+
+
+@pytest.mark.parametrize("model", ["conv6", "resnet18", "resnet34"])
+@pytest.mark.parametrize("method", METHODS)
+def test_figure_2_is_the_single_run_at_each_width_and_seed(model, method):
+    swept = points(f"figure2_{model}_{method}")
+    assert len(swept) == 4 * 3
+    # ResNet34 has the settings of ResNet18.
+    single = config(f"cifar10_{model.replace('34', '18')}_{method}")
+    for width in (0.25, 0.5, 1.0, 2.0):
+        for seed in (1, 2, 3):
+            network = dataclasses.replace(single.model, model=model, width_factor=width)
+            training = dataclasses.replace(single.training, seed=seed)
+            expected = dataclasses.replace(single, model=network, training=training)
+            assert swept[f"width_factor={width},seed={seed}"] == expected
+
+
+def test_figure_1_has_the_rates_of_the_paper():
+    swept = points("figure1_conv6_ku_iterand")
+    single = config("cifar10_conv6_ku_iterand")
+    assert len(swept) == 4 * 3
+    for rate in (0.0, 0.01, 0.1, 1.0):
+        for seed in (1, 2, 3):
+            method = dataclasses.replace(single.method, rerandomization_rate=rate)
+            training = dataclasses.replace(single.training, seed=seed)
+            expected = dataclasses.replace(single, method=method, training=training)
+            assert swept[f"rerandomization_rate={rate},seed={seed}"] == expected
+
+
+@pytest.mark.parametrize("method", ["dense", "sc_edge_popup", "sc_iterand"])
+def test_figure_3_is_the_single_run_of_each_network(method):
+    models = ("resnet34", "resnet50", "resnet101")
+    assert points(f"figure3_{method}") == {f"model={model}": config(f"imagenet_{model}_{method}") for model in models}

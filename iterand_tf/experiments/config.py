@@ -1,0 +1,50 @@
+"""The options of a sweep; main.py defines one flag from each field."""
+
+import dataclasses
+from typing import Any, Self
+
+from iterand_tf.checks import ArgumentError, Options, option
+from iterand_tf.training.config import flag_error
+
+SAMPLERS = ("tpe", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig(Options):
+    """Which points --mode=sweep runs, and how its processes share them."""
+
+    grid: tuple[str, ...] = option(
+        (), "in a sweep, run each of FLAG=V1,V2,...; given several times: each combination of the values"
+    )
+    search: tuple[str, ...] = option(
+        (),
+        "in a sweep, look for the value of FLAG=LOW:HIGH, or FLAG=LOW:HIGH:log, that gives the best validation "
+        "accuracy; may be given several times, and needs --sweep_max_points",
+    )
+    sweep_sampler: str = option(
+        "tpe", "choose the values of --search from those tried before (tpe), or at random", choices=SAMPLERS
+    )
+    sweep_max_points: int = option(
+        0, "run so many points, all processes together: the first ones of a grid; 0: all of a grid", minimum=0
+    )
+    sweep_storage: str = option(
+        "", "share the state of the sweep at this Optuna storage URL; empty: in a journal file in --model_dir"
+    )
+    sweep_patience: float = option(
+        60.0, "take up the point of another process that has given no sign for so many seconds", above=0
+    )
+    sweep_dry_run: bool = option(False, "list the points of the sweep, run none and write nothing")
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Self:
+        """Takes its fields from a dictionary that may hold more.
+
+        Raises:
+            UserError: if a value is out of range.
+        """
+        own: dict[str, Any] = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+        lists = {name: tuple(value) for name, value in own.items() if isinstance(value, list)}
+        try:
+            return cls(**own | lists)
+        except ArgumentError as error:
+            raise flag_error(error) from error

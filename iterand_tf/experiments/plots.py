@@ -1,0 +1,275 @@
+"""Pictures of finished runs: one figure a question, by matplotlib."""
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from iterand_tf.experiments.summary import Group, mean_and_deviation
+
+# Okabe and Ito's colours, which people with any kind of colour vision tell apart; without their yellow, too pale for
+# a line on white. Markers and line styles say the same once more.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+METHODS_IN_ORDER = ("dense", "edge-popup KU", "edge-popup SC", "IteRand KU", "IteRand SC", "magnitude pruning")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", ":", "-.")
+WIDTH, PANEL_WIDTH, HEIGHT, DOTS_PER_INCH = 7.2, 2.6, 4.0, 100
+ACCURACY = "accuracy on the test images (fraction)"
+VALIDATION = "accuracy on the validation images (fraction)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A finished picture.
+
+    Args:
+        name: of its file, without the ending.
+        title: what it shows.
+        png: the contents of the file.
+    """
+
+    name: str
+    title: str
+    png: bytes
+
+
+def make_plots(groups: Sequence[Group]) -> list[Plot]:
+    """All pictures that these runs have the numbers for.
+
+    Args:
+        groups: of finished runs.
+    """
+    drawn = (draw(groups) for draw in (_by_width, _by_kept, _by_bytes, _curves, _by_rate, _flips, _layers))
+    return [plot for plot in drawn if plot is not None]
+
+
+def save_png(figure: Figure) -> bytes:
+    """The figure as a PNG file that is the same each time."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    return file.getvalue()
+
+
+def new_axes(x_label: str, y_label: str, panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty picture of panels side by side, whose axes are named."""
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure((WIDTH + PANEL_WIDTH * (panels - 1), HEIGHT), layout="constrained")
+        row = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    for axes in row:
+        axes.set_xlabel(x_label)
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    row[0].set_ylabel(y_label)
+    return figure, list(row)
+
+
+def add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """One legend for all panels, to their right."""
+    handles: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=8)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Series:
+    label: str
+    groups: tuple[Group, ...]
+    style: dict[str, Any]
+
+
+def _series(groups: Iterable[Group], *without: str) -> list[_Series]:
+    """Groups that differ in some flags alone, as lines: the colour is the method, what else varies the line's style.
+
+    Where there is one method only, the colour is what varies.
+    """
+    members: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        label = group.label_without(*without)
+        members.setdefault((group.method, label), []).append(group)
+    methods = list(dict.fromkeys(method for method, _ in members))
+    # A method has the same colour in all pictures.
+    methods_with_colours = list(dict.fromkeys([*METHODS_IN_ORDER, *methods]))
+    one_method = len(methods) == 1 and len(members) > 1
+    found = []
+    variants: dict[str, int] = {}
+    for (method, label), each in members.items():
+        variant = variants[method] = variants.get(method, -1) + 1
+        colour = variant if one_method else methods_with_colours.index(method)
+        style = {
+            "color": COLOURS[colour % len(COLOURS)],
+            "marker": MARKERS[colour % len(MARKERS)],
+            "linestyle": LINES[variant % len(LINES)],
+            "markersize": 4.5,
+            "linewidth": 1.5,
+        }
+        found.append(_Series(label, tuple(each), style))
+    return found
+
+
+def _errorbars(axes, series, place: Callable[[Group], float | None], field):
+    """Means over seeds with standard deviations; returns how many places on the x axis they take."""
+    places = set()
+    for each in series:
+        placed = [(place(group), group.values(field)) for group in each.groups]
+        points = sorted((x, *mean_and_deviation(values)) for x, values in placed if x is not None and values)
+        if points:
+            xs, ys, deviations = zip(*points, strict=True)
+            errors = [deviation or 0.0 for deviation in deviations]
+            axes.errorbar(xs, ys, errors, label=each.label, capsize=2.5, **each.style)
+            places |= set(xs)
+    return len(places)
+
+
+def _finish(name, title, figure, panels):
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    add_legend(figure, panels)
+    return Plot(name, title, save_png(figure))
+
+
+def _by_width(groups):
+    if len({group.runs[0].flags["width_factor"] for group in groups}) < 2:
+        return None
+    figure, (axes,) = new_axes("width factor (1 = the network's own widths)", ACCURACY)
+    _errorbars(
+        axes, _series(groups, "width_factor"), lambda group: group.runs[0].flags["width_factor"], "test_accuracy"
+    )
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    return _finish("accuracy_by_width", "Accuracy against width; bars: standard deviation over seeds", figure, [axes])
+
+
+def _by_kept(groups):
+    figure, (axes,) = new_axes("kept weights (number, all layers)", ACCURACY)
+    series = _series(groups, "width_factor", "sparsity")
+    if _errorbars(axes, series, lambda group: next(iter(group.values("num_kept")), None), "test_accuracy") < 2:
+        return None
+    axes.set_xscale("log")
+    return _finish("accuracy_by_kept_weights", "Accuracy against kept weights", figure, [axes])
+
+
+def _by_bytes(groups):
+    """One mark for each exported format of each group; accuracies are those of the network that was exported."""
+    figure, (axes,) = new_axes("size of the export (bytes)", ACCURACY)
+    formats: dict[str, str] = {}
+    sizes = set()
+    for each in _series(groups, "width_factor", "sparsity"):
+        points = [point for group in each.groups for point in _exports(group)]
+        for export_format, size, accuracy in points:
+            marker = formats.setdefault(export_format, MARKERS[len(formats) % len(MARKERS)])
+            axes.plot(
+                size,
+                accuracy,
+                marker,
+                color=each.style["color"],
+                label=f"{each.label}, {export_format}",
+                markersize=6,
+            )
+            sizes.add(size)
+    if len(sizes) < 2:
+        return None
+    axes.set_xscale("log")
+    return _finish("accuracy_by_bytes", "Accuracy against the size of the exported files", figure, [axes])
+
+
+def _exports(group):
+    """Format, bytes and accuracy of each export; a format's accuracy is its own where result.json has it."""
+    first = str(group.runs[0].flags["export_format"]).split(",")[0]
+    sizes = {name for run in group.runs for name in run.result if name.endswith("export_bytes")}
+    exported = "best_test_accuracy" if group.runs[0].flags["export_checkpoint"] == "best" else "test_accuracy"
+    for name in sorted(sizes, reverse=True):
+        prefix = name.removesuffix("export_bytes")
+        accuracies = group.values(f"{prefix}test_accuracy") if prefix else []
+        if bytes_of := group.values(name):
+            accuracy = mean_and_deviation(accuracies or group.values(exported))[0]
+            yield prefix.removesuffix("_").replace("_", " ") or first, mean_and_deviation(bytes_of)[0], accuracy
+
+
+def _curves(groups):
+    return _over_epochs(groups, "val_accuracy", VALIDATION, "training_curves", "Validation accuracy in training")
+
+
+def _flips(groups):
+    return _over_epochs(
+        groups,
+        "mask_flip_ratio",
+        "mask entries changed in the epoch (fraction)",
+        "mask_flip_ratio",
+        "How much of the masks changes from epoch to epoch",
+        log=True,
+    )
+
+
+def _over_epochs(groups, column, y_label, name, title, log=False):
+    """The mean over seeds as a line, the lowest and highest seed as a band; a panel for each width."""
+    groups = [group for group in groups if any(column in row for run in group.runs for row in run.epochs)]
+    if not groups:
+        return None
+    widths = sorted({group.runs[0].flags["width_factor"] for group in groups})
+    figure, panels = new_axes("epoch (passes over the training images)", y_label, len(widths))
+    # Colours and the legend are those of all panels together.
+    for each in _series(groups, "width_factor"):
+        for group in each.groups:
+            _draw_curve(panels[widths.index(group.runs[0].flags["width_factor"])], group, each, column)
+    for axes, width in zip(panels, widths, strict=True):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.set_yscale("log" if log else "linear")
+        if len(widths) > 1:
+            axes.set_title(f"width factor {width:g}", fontsize=9)
+    return _finish(name, f"{title}; band: lowest to highest seed", figure, panels)
+
+
+def _draw_curve(axes, group, series, column):
+    rows = [[row[column] for row in run.epochs if column in row] for run in group.runs]
+    length = min(len(values) for values in rows if values)
+    values = np.array([row[:length] for row in rows if row])
+    epochs = np.arange(1, length + 1)
+    style = series.style | {"markevery": max(1, length // 8)}
+    axes.plot(epochs, values.mean(axis=0), label=series.label, **style)
+    if len(values) > 1:
+        band = {"color": series.style["color"], "alpha": 0.18, "linewidth": 0}
+        axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), **band)
+
+
+def _by_rate(groups):
+    """Rates stand at equal distances, as 0 has no place on a logarithmic axis."""
+    rates = sorted({group.varied["rerandomization_rate"] for group in groups if "rerandomization_rate" in group.varied})
+    if len(rates) < 2:
+        return None
+    figure, (axes,) = new_axes("re-randomization rate r (fraction of pruned weights; 0 = edge-popup)", VALIDATION)
+    iterand = [group for group in groups if group.runs[0].flags["method"] == "iterand"]
+    _errorbars(
+        axes,
+        _series(iterand, "rerandomization_rate"),
+        lambda group: rates.index(group.varied["rerandomization_rate"]),
+        "validation_accuracy",
+    )
+    axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+    return _finish(
+        "accuracy_by_rate", "Accuracy against the re-randomization rate, after the last epoch", figure, [axes]
+    )
+
+
+def _layers(groups):
+    figure, (axes,) = new_axes("", "weights removed (fraction of the layer)")
+    names: dict[str, int] = {}
+    drawn = [each for each in _series(groups, "width_factor") if any(run.layers for run in each.groups[0].runs)]
+    for each in drawn:
+        layers = next(run.layers for run in each.groups[0].runs if run.layers)
+        places = [names.setdefault(layer["name"], len(names)) for layer in layers]
+        sparsities = [1 - layer["num_kept"] / layer["num_weights"] for layer in layers]
+        axes.plot(places, sparsities, label=each.label, **each.style)
+    if not drawn:
+        return None
+    axes.set_xlabel("layer, from the input to the output")
+    axes.set_xticks(range(len(names)), list(names), rotation=60, ha="right", fontsize=7)
+    axes.set_ylim(-0.02, 1.02)
+    return _finish("sparsity_by_layer", "Weights removed in each layer", figure, [axes])

@@ -1,0 +1,139 @@
+"""The points of a sweep: which values they give to which flags."""
+
+import dataclasses
+import functools
+import itertools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+
+from iterand_tf.errors import UserError
+from iterand_tf.experiments.config import SweepConfig
+from iterand_tf.training.config import Config, option_fields
+
+Configure = Callable[[Sequence[str]], Config]
+Distribution = optuna.distributions.BaseDistribution
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One run of a sweep.
+
+    Args:
+        name: of its directory below the sweep's.
+        values: the value of each flag; empty where a search chooses them when the point is taken.
+    """
+
+    name: str
+    values: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """All points of a sweep.
+
+    Args:
+        points: in the order in which they are taken.
+        distributions: what the values of each flag are chosen from, for Optuna.
+    """
+
+    points: tuple[Point, ...]
+    distributions: dict[str, Distribution]
+
+
+def point_flags(values: dict[str, Any]) -> list[str]:
+    """The flags that give a point its values.
+
+    Example:
+
+    >>> point_flags({"width_factor": 0.25, "seed": 1})
+    ['--width_factor=0.25', '--seed=1']
+    """
+    return [f"--{flag}={value}" for flag, value in values.items()]
+
+
+def make_space(options: SweepConfig, configure: Configure) -> Space:
+    """The points that `--grid` or `--search` ask for.
+
+    Args:
+        options: of the sweep.
+        configure: gives the configuration of the command line with more flags, and raises UserError where it is wrong.
+
+    Raises:
+        UserError: if a flag is unknown, a value wrong, or a run would have no validation accuracy.
+    """
+    if bool(options.grid) == bool(options.search):
+        raise UserError("--mode=sweep needs --grid=FLAG=V1,V2 or --search=FLAG=LOW:HIGH, and not both.")
+    space = _grid(options, configure) if options.grid else _search(options, configure)
+    for point in space.points:
+        config = configure(point_flags(point.values))
+        if not config.data.validation_split or not config.training.epochs:
+            raise UserError("a sweep compares validation accuracies; give --validation_split and --epochs above 0.")
+    return space
+
+
+def _grid(options, configure):
+    choices: dict[str, list[Any]] = {}
+    for text in options.grid:
+        flag, values = _split(text, "grid", "FLAG=V1,V2,...", choices)
+        choices[flag] = [_value(configure, flag, value) for value in values.split(",")]
+        if len(set(choices[flag])) < len(choices[flag]):
+            raise UserError(f"--grid={text} gives {flag} one value twice.")
+    combinations = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+    points = [Point(",".join(f"{flag}={value}" for flag, value in each.items()), each) for each in combinations]
+    for point in points:
+        if "/" in point.name:
+            raise UserError(f"--grid makes directories of the values, which {point.name} with its / cannot be.")
+    return Space(
+        tuple(points[: options.sweep_max_points or None]),
+        {flag: optuna.distributions.CategoricalDistribution(values) for flag, values in choices.items()},
+    )
+
+
+def _search(options, configure):
+    distributions: dict[str, Distribution] = {}
+    for text in options.search:
+        flag, limits = _split(text, "search", "FLAG=LOW:HIGH or FLAG=LOW:HIGH:log", distributions)
+        low, _, high = limits.removesuffix(":log").partition(":")
+        bounds = [_value(configure, flag, bound) for bound in (low, high)]
+        if isinstance(bounds[0], bool) or not isinstance(bounds[0], int | float):
+            raise UserError(f"--search={text}: {flag} is not a number.")
+        log = limits.endswith(":log")
+        if bounds[0] >= bounds[1] or (log and bounds[0] <= 0):
+            raise UserError(f"--search={text} needs LOW below HIGH{', and LOW above 0' if log else ''}.")
+        whole = isinstance(bounds[0], int)
+        make: Any = optuna.distributions.IntDistribution if whole else optuna.distributions.FloatDistribution
+        distributions[flag] = make(*bounds, log=log)
+    if not options.sweep_max_points:
+        raise UserError("--search needs --sweep_max_points, the number of points to try.")
+    names = [f"point-{number:03}" for number in range(1, options.sweep_max_points + 1)]
+    return Space(tuple(Point(name, {}) for name in names), distributions)
+
+
+def _split(text, option_name, form, known):
+    flag, equals, values = text.removeprefix("--").partition("=")
+    if not equals or not values:
+        raise UserError(f"--{option_name}={text} must be {form}.")
+    if flag in known:
+        raise UserError(f"--{option_name} gives {flag} twice; give all of its values at once.")
+    if flag not in _swept_flags():
+        raise UserError(f"--{option_name}={text}: {flag} is not a flag that a network depends on.")
+    return flag, values
+
+
+@functools.cache
+def _swept_flags():
+    """The part of `Config` by flag, for the flags that a run's network is a function of."""
+    return {
+        field.name: part
+        for part, fields in option_fields().items()
+        for field in fields
+        if field.metadata.get("binding", True)
+    }
+
+
+def _value(configure, flag, text):
+    """The typed value that a flag has with this text."""
+    return operator.attrgetter(f"{_swept_flags()[flag]}.{flag}")(configure([f"--{flag}={text}"]))

@@ -19,7 +19,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 METHODS_IN_ORDER = ("dense", "edge-popup KU", "edge-popup SC", "IteRand KU", "IteRand SC", "magnitude pruning")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
-WIDTH, PANEL_WIDTH, HEIGHT, DOTS_PER_INCH = 7.2, 2.6, 4.0, 100
+WIDTH, PANEL_WIDTH, HEIGHT, DOTS_PER_INCH = 7.2, 1.8, 4.0, 100
 ACCURACY = "accuracy on the test images (fraction)"
 VALIDATION = "accuracy on the validation images (fraction)"
 
@@ -61,8 +61,11 @@ def new_axes(x_label: str, y_label: str, panels: int = 1) -> tuple[Figure, list[
     with matplotlib.rc_context({"font.size": 9}):
         figure = Figure((WIDTH + PANEL_WIDTH * (panels - 1), HEIGHT), layout="constrained")
         row = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    if panels > 1:
+        figure.supxlabel(x_label, fontsize=9)
+    else:
+        row[0].set_xlabel(x_label)
     for axes in row:
-        axes.set_xlabel(x_label)
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,7 @@ from iterand_tf.files import write_atomically
 from iterand_tf.training.model_dir import ModelDir
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap }
 .wide { overflow-x: auto }
@@ -109,7 +109,5 @@ def page(title: str, groups: Sequence[Group], remarks: Sequence[str], plots: Seq
 
 
 def _figure(plot):
-    title, contents = html.escape(plot.title), base64.b64encode(plot.png).decode()
-    return (
-        f'<figure><img alt="{title}" src="data:image/png;base64,{contents}"><figcaption>{title}</figcaption></figure>\n'
-    )
+    contents = base64.b64encode(plot.png).decode()
+    return f'<figure><img alt="{html.escape(plot.title)}" src="data:image/png;base64,{contents}"></figure>\n'

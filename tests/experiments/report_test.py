@@ -1,0 +1,124 @@
+"""Tables and pictures of made-up runs, and the page in a browser."""
+
+import csv
+import dataclasses
+import io
+import re
+import shutil
+import subprocess
+
+import pytest
+from made_up_runs import METHODS, WEIGHTS, exported, figure1, figure2, made_up_run
+from PIL import Image
+
+from iterand_tf.experiments.plots import make_plots
+from iterand_tf.experiments.report import page
+from iterand_tf.experiments.summary import as_csv, as_markdown, as_text, make_groups
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def with_accuracies(*accuracies):
+    """Runs of one network that differ in seed and accuracy."""
+    runs = [made_up_run("sc_iterand", 0.25, seed) for seed in range(len(accuracies))]
+    return [
+        dataclasses.replace(run, result=run.result | {"test_accuracy": accuracy})
+        for run, accuracy in zip(runs, accuracies, strict=True)
+    ]
+
+
+def test_seeds_are_one_row_with_mean_and_deviation_of_the_sample():
+    (group,) = make_groups(with_accuracies(0.5, 0.6, 0.7))
+    (row,) = csv.DictReader(io.StringIO(as_csv([group])))
+    assert float(row["test_accuracy"]) == pytest.approx(0.6)
+    assert float(row["test_accuracy_deviation"]) == pytest.approx(0.1)
+    assert row["seeds"] == "3"
+    assert "0.6000 ± 0.1000" in as_text([group])
+    assert "| IteRand SC | 0,1,2 |" in as_markdown([group])
+
+
+def test_a_single_seed_has_no_deviation():
+    (group,) = make_groups(with_accuracies(0.5))
+    assert "0.5000" in as_text([group])
+    assert "±" not in as_text([group])
+
+
+def test_a_flag_is_a_column_where_runs_of_one_method_differ_in_it():
+    groups = make_groups(figure2())
+    assert len(groups) == len(METHODS) * len(WEIGHTS)
+    assert {tuple(group.varied) for group in groups} == {("width_factor",)}
+    assert groups[0].label == "dense, width_factor=0.25"
+
+
+def test_runs_that_are_not_finished_are_left_out():
+    run = dataclasses.replace(made_up_run("dense", 1.0, 1), result={})
+    assert make_groups([run]) == []
+
+
+OF_ONE = {"training_curves", "mask_flip_ratio", "sparsity_by_layer"}
+# By what is drawn: a function that gives the runs, and the pictures.
+PICTURES = {
+    "figure2": (
+        figure2,
+        {"accuracy_by_width", "accuracy_by_kept_weights", "accuracy_by_bytes"} | OF_ONE,
+    ),
+    "figure1": (figure1, {"accuracy_by_rate"} | OF_ONE),
+    "one_run": (
+        lambda: [made_up_run("sc_iterand", 1.0, 1)],
+        {"training_curves", "mask_flip_ratio", "sparsity_by_layer"},
+    ),
+    "dense": (lambda: [made_up_run("dense", 1.0, 1)], {"training_curves"}),
+    "bytes": (
+        lambda: [
+            exported(made_up_run("sc_iterand", 1.0, 1), dense_export_bytes=9_000_000, dense_gzip_export_bytes=700_000)
+        ],
+        {"accuracy_by_bytes"} | OF_ONE,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_each_picture_is_drawn_where_there_is_something_to_compare(name):
+    runs, expected = PICTURES[name]
+    plots = make_plots(make_groups(runs()))
+    assert {plot.name for plot in plots} == expected
+    for plot in plots:
+        picture = Image.open(io.BytesIO(plot.png)).convert("RGB")
+        assert len(picture.getcolors(maxcolors=1 << 24)) > 20
+
+
+def test_pictures_are_the_same_each_time():
+    groups = make_groups(figure1())
+    assert make_plots(groups) == make_plots(groups)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+def test_a_browser_shows_the_page_without_an_error(tmp_path):
+    groups = make_groups(figure2())
+    plots = make_plots(groups)
+    (tmp_path / "report.html").write_text(page("A & B", groups, ["not finished: <one>"], plots))
+    # A script of the test's own, behind the page, says what the browser has made of it.
+    script = (
+        "<script>window.onload = () => { document.body.dataset.widths = "
+        "Array.from(document.images, image => image.naturalWidth).join(); "
+        "document.body.dataset.rows = document.querySelectorAll('tr').length }</script>"
+    )
+    text = (tmp_path / "report.html").read_text()
+    (tmp_path / "tested.html").write_text(text.replace("</head>", f"{script}</head>"))
+    browser = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    arguments = [
+        "--enable-logging=stderr",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        f"file://{tmp_path}/tested.html",
+    ]
+    result = subprocess.run([*browser, *arguments], capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in result.stderr
+    (widths,) = re.findall(r'data-widths="([\d,]*)"', result.stdout)
+    assert len(widths.split(",")) == len(plots)
+    assert all(int(width) > 300 for width in widths.split(","))
+    assert f'data-rows="{len(groups) + 1}"' in result.stdout
+    assert "<title>A &amp; B</title>" in result.stdout
+    assert "not finished: &lt;one&gt;" in result.stdout
+    # Nothing is fetched from elsewhere.
+    assert not re.findall(r'(?:src|href)="(?!data:)', text)

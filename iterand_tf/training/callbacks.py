@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -66,7 +66,9 @@ class MetricsFile(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, "step": current_step(self.model)}
         self.rows.append({name: str(value) for name, value in (row | logs).items()})
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self.rows[-1]), lineterminator="\n")
+        # An epoch that was interrupted may lack a figure.
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        writer = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_atomically(self._path, text.getvalue())
@@ -94,28 +96,29 @@ class EventFiles(keras.callbacks.TensorBoard):
         super().__init__(str(directory), write_graph=False)
 
     def set_model(self, model):
-        with _errors_as_oserror():
+        with errors_as_oserror():
             super().set_model(model)
 
     def on_train_begin(self, logs=None):
-        with _errors_as_oserror():
+        with errors_as_oserror():
             super().on_train_begin(logs)
 
     def on_test_end(self, logs=None):
-        with _errors_as_oserror():
+        with errors_as_oserror():
             super().on_test_end(logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        with _errors_as_oserror():
+        with errors_as_oserror():
             super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs=None):
-        with _errors_as_oserror():
+        with errors_as_oserror():
             super().on_train_end(logs)
 
 
 @contextlib.contextmanager
-def _errors_as_oserror():
+def errors_as_oserror() -> Iterator[None]:
+    """Turns errors of TensorFlow's writing into OSErrors."""
     try:
         yield
     except tf.errors.OpError as error:

@@ -56,6 +56,7 @@ from iterand_tf.training.checkpoints import Checkpoints
 from iterand_tf.training.config import Config
 from iterand_tf.training.dataset_record import DatasetRecord, listed
 from iterand_tf.training.flags_file import binding_flags
+from iterand_tf.training.mask_changes import MaskChanges
 from iterand_tf.training.model_dir import ModelDir
 from iterand_tf.training.state import TrainingState, restore_model
 
@@ -277,6 +278,7 @@ class _Job:
             return [*methods, save]
         return [
             *methods,
+            MaskChanges(self.model_dir.tensorboard / "layers", self.steps_per_epoch),
             Throughput(self.splits.train.num_examples, self.config.data.batch_size),
             metrics_file,
             EventFiles(self.model_dir.tensorboard),

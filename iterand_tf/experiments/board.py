@@ -27,6 +27,7 @@ JOURNAL = "sweep.journal"
 # Two processes that make the tables of a new database at the same time disturb each other.
 OPENING_TRIES = 10
 BUSY_SECONDS = 60
+WRITING_TRIES, WRITING_PAUSE = 30, 10.0
 
 
 class State(enum.Enum):
@@ -140,15 +141,14 @@ class Board:
 
     def finish(self, claim: Claim, accuracy: float) -> None:
         """The point's run has ended with this validation accuracy."""
-        with _lost_if_finished():
-            self._study.tell(claim.number, accuracy)
+        _patiently(lambda: self._study.tell(claim.number, accuracy))
 
     def fail(self, claim: Claim, exit_code: int, error: str) -> None:
         """The point's run has failed."""
-        with _lost_if_finished():
-            self._trials[claim.number].set_user_attr("error", error)
-            self._trials[claim.number].set_user_attr("exit_code", exit_code)
-            self._study.tell(claim.number, state=TrialState.FAIL)
+        trial = self._trials[claim.number]
+        _patiently(lambda: trial.set_user_attr("error", error))
+        _patiently(lambda: trial.set_user_attr("exit_code", exit_code))
+        _patiently(lambda: self._study.tell(claim.number, state=TrialState.FAIL))
 
     def give_back(self, claim: Claim) -> None:
         """Lets any process continue the point."""
@@ -204,6 +204,19 @@ class Board:
         except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
             return False
         return True
+
+
+def _patiently(write: Callable[[], object]) -> None:
+    """Writes what must not be lost, also where the storage is busy or away for some minutes."""
+    for remaining in reversed(range(WRITING_TRIES)):
+        try:
+            with _lost_if_finished():
+                write()
+            return
+        except optuna.exceptions.StorageInternalError:
+            if not remaining:
+                raise
+            time.sleep(WRITING_PAUSE)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from iterand_tf.errors import ModelDirError, SweepError
+from optuna.exceptions import StorageInternalError as StorageError
+
+from iterand_tf.errors import ModelDirError, SweepError, UserError, first_line
 from iterand_tf.experiments.board import Board, Claim, LostClaimError, PointState, State, make_sampler, open_study
 from iterand_tf.experiments.config import SweepConfig
 from iterand_tf.experiments.points import Configure, make_space, point_flags
@@ -67,8 +69,11 @@ def sweep(options: SweepConfig, configure: Configure, command: Sequence[str]) ->
     )
     if config.run.resume:
         board.retry_failed()
-    with deferred_signals() as request, directory.being_written():
-        _Worker(options, configure, command, directory.path, board, request).run()
+    try:
+        with deferred_signals() as request, directory.being_written():
+            _Worker(options, configure, command, directory.path, board, request).run()
+    except StorageError as error:
+        raise UserError(f"the sweep's storage failed ({first_line(error)}); repeat the command to continue.") from error
 
 
 def _plan(space, options):
@@ -192,7 +197,8 @@ class _Worker:
                 self._stop_if_asked()
             if time.monotonic() >= next_sign:
                 self.board.give_sign(claim)
-                self._show()
+                with contextlib.suppress(StorageError):
+                    self._show()
                 next_sign = time.monotonic() + self.options.sweep_patience / SIGNS_IN_PATIENCE
 
     def _stop_if_asked(self) -> None:

@@ -76,6 +76,23 @@ def test_the_point_of_a_killed_process_is_continued_by_another(storage_flags, tm
     }
 
 
+def test_a_process_that_slept_too_long_gives_up_its_point(tmp_path):
+    flags = [f"--grid=learning_rate={HANGS}", "--sweep_patience=2"]
+    sleeper = start(tmp_path, *flags)
+    while not (tmp_path / "sweep" / f"learning_rate={HANGS}" / "checkpoint").exists():
+        assert sleeper.poll() is None, sleeper.communicate()
+        time.sleep(0.05)
+    sleeper.send_signal(signal.SIGSTOP)
+    assert sweep(tmp_path, *flags) == 0
+    sleeper.send_signal(signal.SIGCONT)
+    printed, errors = sleeper.communicate(timeout=60)
+    assert sleeper.returncode == 0, errors
+    assert f"learning_rate={HANGS}: another process has taken it up" in printed
+    assert notes(tmp_path) == {
+        f"{what} learning_rate={HANGS}": 1 for what in ("began", "continued", "ended", "stopped")
+    }
+
+
 def test_a_signal_stops_the_run_and_gives_the_point_back(tmp_path):
     flags = [f"--grid=learning_rate={HANGS}"]
     process = start(tmp_path, *flags)

@@ -161,6 +161,7 @@ def export_run(config: Config, model_dir: ModelDir) -> dict[str, object]:
         options.export_format.split(","),
         sample=sample.numpy(),
         kernel_dtype=options.export_kernel_dtype,
+        seeded=options.export_seeded,
         tflite_int8=options.tflite_int8,
         decode=split.test.evaluation_image,
         labels=split.class_names,

@@ -17,7 +17,7 @@ from export import served_outputs as served_outputs_lib
 from export import serving_extras, tflite
 from export.entropy import kernel_entropy_bits
 from export.network import Network
-from export.pack import PackedKernel, encode
+from export.pack import PackedKernel
 from export.saved_model import write_saved_model
 from export.versions import being_written
 from iterand_tf.errors import ExportError
@@ -33,8 +33,8 @@ class Artifact:
     """What is written, whatever the format."""
 
     network: Network
+    packed: list[PackedKernel]
     rounded: Network
-    kernel_dtype: str
     input_shape: tuple[int | None, ...]
     head: str | None
     decode: Callable[[tf.Tensor], tf.Tensor] | None
@@ -42,10 +42,6 @@ class Artifact:
     flags: str
     sample: np.ndarray
     tflite_int8: bool
-
-    @functools.cached_property
-    def packed(self) -> list[PackedKernel]:
-        return [encode(kernel.values, self.kernel_dtype) for kernel in self.rounded.kernels]
 
     @functools.cached_property
     def encoded_image(self) -> bytes:
@@ -60,9 +56,9 @@ class Artifact:
 
     @functools.cached_property
     def entropies(self) -> list[float]:
-        """Bits of information in each kernel."""
+        """Bits of information in the values of each kernel."""
         return [
-            kernel_entropy_bits(kernel.values, packed.values.itemsize)
+            kernel_entropy_bits(kernel.values, packed.value_bytes)
             for kernel, packed in zip(self.rounded.kernels, self.packed, strict=True)
         ]
 
@@ -82,9 +78,11 @@ class Artifact:
                 "shape": kernel.values.shape,
                 "num_zeros": int(np.sum(kernel.values == 0)),
                 "coding": packed.coding,
+                "draws": packed.num_draws,
                 "packed_bytes": packed.num_bytes,
                 "stored_bytes": packed.num_bytes if name == "packed" else value_bytes * kernel.values.size,
                 "entropy_bits": entropy,
+                "coded_entropy_bits": packed.entropy_bits,
             }
             for kernel, packed, entropy in zip(self.network.kernels, self.packed, self.entropies, strict=True)
         ]

@@ -1,5 +1,8 @@
 """How much information a kernel holds: the size that no lossless code goes below."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
 _FEW_VALUES = 256
@@ -22,11 +25,21 @@ def kernel_entropy_bits(kernel: np.ndarray, value_bytes: int = 4) -> float:
     """
     values, counts = np.unique(kernel, return_counts=True)
     if len(values) <= _FEW_VALUES:
-        return _entropy_bits(counts)
+        return entropy_bits(counts)
     kept = np.count_nonzero(kernel)
-    return _entropy_bits(np.array([kept, kernel.size - kept])) + 8.0 * value_bytes * int(kept)
+    return entropy_bits([kept, kernel.size - kept]) + 8.0 * value_bytes * int(kept)
 
 
-def _entropy_bits(counts):
-    counts = counts[counts > 0]
-    return float(np.sum(counts * np.log2(counts.sum() / counts))) if counts.size else 0.0
+def entropy_bits(counts: Iterable[Any]) -> float:
+    """Information in independent symbols, in bits.
+
+    Args:
+        counts: how often each symbol occurs.
+
+    Example:
+
+    >>> entropy_bits([2, 1, 1])
+    6.0
+    """
+    found = np.array([count for count in counts if count > 0], np.float64)
+    return float(np.sum(found * np.log2(found.sum() / found)))

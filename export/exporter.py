@@ -34,7 +34,9 @@ class ExportResult:
         path: of the version's directory.
         num_weights: kernel entries of the Dense, convolution and Subnet layers.
         kernel_bytes: size of these kernels in the directory.
-        entropy_bits: information in these kernels, see `export.entropy`.
+        entropy_bits: information in the values of these kernels, see `export.entropy`.
+        coded_entropy_bits: information in what their codings store: below that of the values where a kernel is drawn
+            again.
         max_abs_difference: of the outputs, reloaded against trained.
     """
 
@@ -42,6 +44,7 @@ class ExportResult:
     num_weights: int
     kernel_bytes: int
     entropy_bits: float
+    coded_entropy_bits: float
     max_abs_difference: float
 
     @property
@@ -55,6 +58,7 @@ class ExportResult:
             "export_bytes": self.num_bytes,
             "bits_per_weight": 8 * self.kernel_bytes / max(self.num_weights, 1),
             "entropy_bits_per_weight": self.entropy_bits / max(self.num_weights, 1),
+            "coded_entropy_bits_per_weight": self.coded_entropy_bits / max(self.num_weights, 1),
             "max_abs_difference": self.max_abs_difference,
         }
 
@@ -68,6 +72,7 @@ def export_saved_model(
     *,
     head: str | None = None,
     kernel_dtype: str = "float32",
+    seeded: bool = True,
     tflite_int8: bool = False,
     decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
     labels: Sequence[str] = (),
@@ -88,6 +93,8 @@ def export_saved_model(
             None for other outputs, and for the networks of `iterand_tf.models.build`, of which it is known.
         kernel_dtype: `"float32"`, `"bfloat16"` or `"float16"`: the type in which packed kernels of many distinct values
             are stored.
+        seeded: whether to store, of a kernel that is frozen at random, which draw each entry comes from in place of its
+            value, where that is smaller; the kernel is then drawn again when the export is loaded.
         tflite_int8: whether to quantize the TensorFlow Lite file to integers throughout, calibrated on `sample`.
         decode: function of one encoded image, a scalar string, to one input of the model: the export then has the
             signature `serve_jpeg`. None for no such signature, and for the networks of `build`, of which it is known.
@@ -119,6 +126,7 @@ def export_saved_model(
         sample,
         head=head,
         kernel_dtype=kernel_dtype,
+        seeded=seeded,
         tflite_int8=tflite_int8,
         decode=decode,
         labels=labels,
@@ -136,6 +144,7 @@ def export_formats(
     *,
     head: str | None = None,
     kernel_dtype: str = "float32",
+    seeded: bool = True,
     tflite_int8: bool = False,
     decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
     labels: Sequence[str] = (),
@@ -163,6 +172,8 @@ def export_formats(
             for other outputs, and for the models of `iterand_tf.models.build`, which have a softmax head.
         kernel_dtype: type of the values of packed kernels with many distinct ones, a key of `export.pack.DTYPES`.
             Other than float32, the logits are compared with those of the rounded kernels.
+        seeded: whether packed kernels may be drawn again from their seeds when they are loaded. A kernel is, if all its
+            entries are found among the draws of its Subnet layer and that takes the fewest bytes.
         tflite_int8: quantize the TensorFlow Lite file to integers throughout, calibrated on `sample`, which must be
             given. Its outputs may differ by a quarter of the largest.
         decode: the evaluation preprocessing: function of one encoded image, a scalar string, to one input. None
@@ -209,15 +220,17 @@ def export_formats(
         if head == "softmax":
             _check_logits(trained)
         network = Network.of(model)
-        rounded = network.rounded(kernel_dtype)
-        if rounded is not network:
+        packed = network.packed(kernel_dtype, seeded)
+        rounded = network
+        if kernel_dtype != "float32":
             compare_outputs(network.own_outputs(sample), trained)
+            rounded = network.rounded(packed)
         shape = (None, *(model.inputs[0].shape[1:] if is_graph(model) else sample.shape[1:]))
         if decode is None and models.from_pixels_to_logits(model):
             decode = _whole_image(shape)
         if decode is not None:
             _check_decode(decode, shape[1:])
-        artifact = Artifact(network, rounded, kernel_dtype, shape, head, decode, labels, flags, sample, tflite_int8)
+        artifact = Artifact(network, packed, rounded, shape, head, decode, labels, flags, sample, tflite_int8)
         results = {}
         with written_whole(directory, targets) as temporary:
             for name, path in temporary.items():
@@ -226,7 +239,8 @@ def export_formats(
                 artifact.compare(name, served, trained)
                 difference = float(np.max(np.abs(served["images"] - trained)))
                 weights, entropy = artifact.num_weights, sum(artifact.entropies)
-                results[name] = ExportResult(targets[name], weights, kernel_bytes, entropy, difference)
+                coded = sum(each.entropy_bits for each in packed)
+                results[name] = ExportResult(targets[name], weights, kernel_bytes, entropy, coded, difference)
     return results
 
 

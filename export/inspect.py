@@ -18,8 +18,9 @@ from export.serving_extras import DIRECTORY, RECORD
 def inspect(path: str | os.PathLike) -> str:
     """A table of the kernels in a directory that this project has exported, and the sizes.
 
-    For each kernel: shape, sparsity (fraction of zeros), coding and bits a weight as stored, and the entropy in bits a
-    weight. The sizes are those of the directory, and of all kernels dense, dense under gzip, and packed.
+    For each kernel: shape, sparsity (fraction of zeros), coding and bits a weight as stored, the entropy in bits a
+    weight of its values and of what its packed coding stores, and how many draws it is drawn again from. The sizes are
+    those of the directory, and of all kernels dense, dense under gzip, and packed.
 
     Args:
         path: the version's directory.
@@ -40,7 +41,10 @@ def inspect(path: str | os.PathLike) -> str:
         raise ValueError(f"{path} holds no {DIRECTORY}/{RECORD}; give EXPORT_DIR/VERSION of an export of this project")
     contents = json.loads(record.read_text(encoding="utf-8"))
     kernels = contents["kernels"]
-    lines = [f"{'kernel':<32} {'shape':<16} {'sparsity':>8} {'coding':>8} {'bits/weight':>11} {'entropy':>8}"]
+    lines = [
+        f"{'kernel':<32} {'shape':<16} {'sparsity':>8} {'coding':>12} {'bits/weight':>11} {'entropy':>8} "
+        f"{'coded':>8} {'draws':>5}"
+    ]
     for kernel in kernels:
         coding = kernel["coding"] if contents["format"] == "packed" else contents["format"]
         lines.append(_row(kernel["name"], "x".join(map(str, kernel["shape"])), coding, [kernel]))
@@ -55,10 +59,14 @@ def inspect(path: str | os.PathLike) -> str:
 
 def _row(name, shape, coding, kernels):
     size = max(sum(map(_size, kernels)), 1)
-    zeros, stored, entropy = (
-        sum(kernel[field] for kernel in kernels) for field in ("num_zeros", "stored_bytes", "entropy_bits")
+    zeros, stored, entropy, coded = (
+        sum(kernel[field] for kernel in kernels)
+        for field in ("num_zeros", "stored_bytes", "entropy_bits", "coded_entropy_bits")
     )
-    return f"{name:<32} {shape:<16} {zeros / size:8.4f} {coding:>8} {8 * stored / size:11.4f} {entropy / size:8.4f}"
+    return (
+        f"{name:<32} {shape:<16} {zeros / size:8.4f} {coding:>12} {8 * stored / size:11.4f} {entropy / size:8.4f} "
+        f"{coded / size:8.4f} {max(kernel['draws'] for kernel in kernels):5}"
+    )
 
 
 def _size(kernel):

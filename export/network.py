@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import inspect
 import warnings
 from collections.abc import Sequence
@@ -11,13 +12,16 @@ import keras
 import numpy as np
 
 from export.bake import bake, can_bake
+from export.draws import find_draws
 from export.fold import fold_batch_normalization
-from export.pack import round_values
+from export.pack import PackedKernel, decode, encode, encode_drawn
 from iterand_tf.cloning import CannotCloneError
-from iterand_tf.layers import built_subnet_layers
+from iterand_tf.layers import SubnetKernel, built_subnet_layers
 
 # The types whose values float32 holds.
 _KERNEL_DTYPES = ("float32", "bfloat16", "float16")
+# The operations that draw kernels again take so much of a SavedModel.
+_BYTES_TO_DRAW = 15_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +32,13 @@ class Kernel:
         variable: of the network's model.
         values: float32, pruned entries at zero.
         scale: by which the output channels (last axis) are multiplied when the network is served; or None.
+        source: the kernel of a Subnet layer that these are the effective values of; or None.
     """
 
     variable: keras.Variable
     values: np.ndarray
     scale: np.ndarray | None = None
+    source: SubnetKernel | None = None
 
     @property
     def name(self) -> str:
@@ -43,6 +49,11 @@ class Kernel:
     def served(self) -> np.ndarray:
         """The kernel that the network computes with."""
         return self.values if self.scale is None else self.values * self.scale
+
+    def drawn(self) -> list[PackedKernel]:
+        """The kernel packed by the draws that it comes from; empty if they are not known."""
+        found = None if self.source is None else find_draws(self.values, self.source)
+        return [] if found is None else [encode_drawn(self.values, found)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,20 +87,42 @@ class Network:
         except CannotCloneError as error:
             baked = None
             warnings.warn(f"{error}; BatchNormalization is not folded in this export", stacklevel=3)
-        if baked is None:
-            masked = {id(kernel.variable): _float32(kernel.baked()) for kernel in chosen}
-            return cls(model, tuple(Kernel(v, masked.get(id(v), _float32(v))) for v in _kernels_of(model)))
-        if not fold:
-            return cls(baked, tuple(Kernel(variable, _float32(variable)) for variable in _kernels_of(baked)))
-        folded = fold_batch_normalization(baked)
-        kernels = (Kernel(v, *folded.kernels.get(id(v), (_float32(v), None))) for v in _kernels_of(folded.model))
-        return cls(folded.model, tuple(kernels))
+        masked = {id(kernel.variable): _float32(kernel.baked()) for kernel in chosen}
+        # A baked kernel is known by its values, whatever became of its layer.
+        sources = {_digest(masked[id(kernel.variable)]): kernel for kernel in chosen}
+        folded = fold_batch_normalization(baked) if baked is not None and fold else None
+        served = model if baked is None else baked if folded is None else folded.model
+        kernels = []
+        for variable in _kernels_of(served):
+            values, scale = masked.get(id(variable)), None
+            if folded is not None:
+                values, scale = folded.kernels.get(id(variable), (None, None))
+            values = _float32(variable) if values is None else values
+            kernels.append(Kernel(variable, values, scale, sources.get(_digest(values))))
+        return cls(served, tuple(kernels))
 
-    def rounded(self, dtype: str) -> Self:
-        """The network with the values of its kernels rounded, see `export.pack.round_values`; itself for float32."""
-        if dtype == "float32":
-            return self
-        kernels = (dataclasses.replace(kernel, values=round_values(kernel.values, dtype)) for kernel in self.kernels)
+    def packed(self, dtype: str, seeded: bool) -> list[PackedKernel]:
+        """The kernels packed, see `export.pack.encode`.
+
+        Args:
+            dtype: type of the values that a packed kernel holds.
+            seeded: whether kernels may be coded by the draws that they come from.
+        """
+        by_value = [encode(kernel.values, dtype) for kernel in self.kernels]
+        if not seeded:
+            return by_value
+        smallest = [
+            min([packed, *kernel.drawn()], key=lambda each: each.num_bytes)
+            for kernel, packed in zip(self.kernels, by_value, strict=True)
+        ]
+        saved = sum(packed.num_bytes for packed in by_value) - sum(packed.num_bytes for packed in smallest)
+        return smallest if saved > _BYTES_TO_DRAW else by_value
+
+    def rounded(self, packed: Sequence[PackedKernel]) -> Self:
+        """The network with the kernels that come out of packed ones."""
+        kernels = (
+            dataclasses.replace(kernel, values=decode(each)) for kernel, each in zip(self.kernels, packed, strict=True)
+        )
         return dataclasses.replace(self, kernels=tuple(kernels))
 
     @property
@@ -147,6 +180,10 @@ def _kernels_of(model):
 
 def _float32(values):
     return np.asarray(values).astype(np.float32)
+
+
+def _digest(values):
+    return values.shape, hashlib.sha256(values.tobytes()).digest()
 
 
 @contextlib.contextmanager

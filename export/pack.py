@@ -1,15 +1,19 @@
 """A lossless coder for effective kernels: pure functions of arrays and bytes.
 
-Two codings and a fallback; the smallest wins:
+A kernel is coded in parts, each a string. But for `raw` the first one is its mask, coded by `export.bits`; the others
+are about the kept entries alone, in row-major order. The smallest coding wins:
 
-- `symbols`: a kernel of few distinct values (signed constants: three) is written in base n, as many symbols as fit a
-  byte;
-- `mask`: one bit an entry tells zeros from kept values, which follow as they are;
-- `raw`: the entries as they are.
+- `raw`: all entries as they are;
+- `mask`: the kept values as they are;
+- `symbols`: few distinct values (signed constants: two) are numbered, and the numbers written in base n, as many as fit
+  a byte;
+- `seeded`: of which draw each entry is, since an entry of a frozen kernel is a function of a seed and its place. A bit
+  tells the most frequent draw from the others, and a number those from each other. Whoever decodes draws again, see
+  `export.philox`;
+- `seeded_signs`: the same for signed constants, where a bit tells entries whose sign is not that of the first draw.
 
-Bit masks and symbols are then compressed by DEFLATE, which TensorFlow can decompress. Entries are independent, so that
-Huffman codes alone come within 1 % of the entropy at sparsities around one half; where nearly all entries are zero,
-repeats of zeros are shorter. At a sparsity of 0.95 a ternary kernel takes about 1.15 times its entropy.
+Under DEFLATE, which TensorFlow can decompress, large kernels come within 2 % of the entropy of what is stored, up to a
+sparsity of 0.99 (tests/export/pack_test.py has the table).
 """
 
 import dataclasses
@@ -19,6 +23,9 @@ import zlib
 import ml_dtypes
 import numpy as np
 
+from export.bits import compress, decode_bits, encode_bits
+from export.entropy import entropy_bits
+from export.philox import uniform_at
 from iterand_tf import checks
 
 MOST_SYMBOLS = 256
@@ -26,26 +33,52 @@ DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.f
 
 
 @dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Which draws the kept entries of a kernel come from.
+
+    Args:
+        seeds: of the draws, the most frequent first.
+        index: for each kept entry, in row-major order, the place of its draw in `seeds`. For signs, 1 where the entry
+            has the other sign than the one draw of `seeds`, and 0 elsewhere.
+        magnitude: bound of the uniform values, or that of the signed constant.
+        signs: whether the entries are signed constants.
+    """
+
+    seeds: tuple[int, ...]
+    index: np.ndarray
+    magnitude: float
+    signs: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class PackedKernel:
     """A kernel in one of the codings.
 
     Args:
-        coding: `"symbols"`, `"mask"` or `"raw"`.
+        coding: `"raw"`, `"mask"`, `"symbols"`, `"seeded"` or `"seeded_signs"`.
         shape: of the kernel.
-        codes: compressed symbols or mask bits; empty for raw.
-        values: the distinct values by symbol (float32), the kept values in row-major order, or all entries (both of
-            one of `DTYPES`).
+        kinds: how each part is coded: `"bits"` or `"gaps"`, `"symbols"`, or by the name of a type.
+        parts: the strings.
+        entropy_bits: information in what the parts hold, see `export.entropy`.
+        num_draws: how many draws a seeded kernel has entries of; 0 for the other codings.
     """
 
     coding: str
     shape: tuple[int, ...]
-    codes: bytes
-    values: np.ndarray
+    kinds: tuple[str, ...]
+    parts: tuple[bytes, ...]
+    entropy_bits: float
+    num_draws: int = 0
 
     @property
     def num_bytes(self) -> int:
-        """Size of the codes and the values."""
-        return len(self.codes) + self.values.nbytes
+        """Size of all parts."""
+        return sum(map(len, self.parts))
+
+    @property
+    def value_bytes(self) -> int:
+        """Size of one value as it is stored, or as it is drawn again."""
+        return np.dtype(DTYPES[self.kinds[-1]]).itemsize
 
 
 def round_values(kernel: np.ndarray, dtype: str) -> np.ndarray:
@@ -76,7 +109,7 @@ def round_values(kernel: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def encode(kernel: np.ndarray, dtype: str = "float32") -> PackedKernel:
-    """Packs a float32 kernel; `decode` gives `round_values(kernel, dtype)` back bit for bit.
+    """Packs a float32 kernel by its values; `decode` gives `round_values(kernel, dtype)` back bit for bit.
 
     In float32 that is the kernel itself, negative zeros and NaN included.
 
@@ -97,23 +130,67 @@ def encode(kernel: np.ndarray, dtype: str = "float32") -> PackedKernel:
     if kernel.dtype != np.float32:
         raise ValueError(f"encode takes a float32 kernel. Received: dtype={kernel.dtype}")
     flat = round_values(np.ascontiguousarray(kernel).ravel(), dtype)
+    coded = min(_by_value(flat, dtype), key=lambda candidate: candidate.num_bytes)
+    return dataclasses.replace(coded, shape=kernel.shape)
+
+
+def _by_value(flat, dtype):
+    """The flat array in the codings that hold values."""
     # As bits, -0.0 and 0.0, and all NaN, are values of their own.
     bits: np.ndarray = flat.view(np.uint32)
-    distinct, symbols = np.unique(bits, return_inverse=True)
-    few = len(distinct) <= MOST_SYMBOLS
-    stored = flat if few else flat.astype(DTYPES[dtype])
-    raw = PackedKernel("raw", kernel.shape, b"", stored)
-    if not flat.size:
-        return raw
     kept = bits != 0
-    candidates = [
-        raw,
-        PackedKernel("mask", kernel.shape, _compress(np.packbits(kept, bitorder="little")), stored[kept]),
-    ]
+    distinct, symbols, counts = np.unique(bits[kept], return_inverse=True, return_counts=True)
+    few = len(distinct) <= MOST_SYMBOLS
+    value_type = "float32" if few else dtype
+    values = flat.astype(DTYPES[value_type])
+    value_bits = 8 * values.itemsize
+    raw = PackedKernel("raw", flat.shape, (value_type,), (values.tobytes(),), value_bits * flat.size)
+    if not flat.size:
+        return [raw]
+    mask_kind, mask = encode_bits(kept)
+    entropy = entropy_bits([kept.sum(), flat.size - kept.sum()]) + value_bits * int(kept.sum())
+    parts: tuple[bytes, ...] = (mask, values[kept].tobytes())
+    candidates = [raw, PackedKernel("mask", flat.shape, (mask_kind, value_type), parts, entropy)]
     if few:
-        codes = _compress(_join(symbols.ravel(), len(distinct)))
-        candidates.append(PackedKernel("symbols", kernel.shape, codes, distinct.view(np.float32)))
-    return min(candidates, key=lambda packed: packed.num_bytes)
+        kind, codes = _encode_symbols(symbols.ravel(), len(distinct))
+        entropy = entropy_bits([*counts, flat.size - kept.sum()])
+        parts = mask, codes, distinct.tobytes()
+        candidates.append(PackedKernel("symbols", flat.shape, (mask_kind, kind, value_type), parts, entropy))
+    return candidates
+
+
+def encode_drawn(kernel: np.ndarray, drawn: Drawn) -> PackedKernel:
+    """Packs a float32 kernel by the draws that its entries come from; `decode` gives it back bit for bit.
+
+    Args:
+        kernel: float32 array of any shape.
+        drawn: where all entries but positive zeros come from.
+
+    Example:
+
+    >>> kernel = uniform_at(np.full(1000, 7), np.arange(1000)) * 2 - 1
+    >>> packed = encode_drawn(kernel, Drawn(seeds=(7,), index=np.zeros(1000, int), magnitude=1.0, signs=False))
+    >>> packed.coding, packed.num_bytes < 100
+    ('seeded', True)
+    """
+    flat = np.ascontiguousarray(kernel).ravel()
+    kept = flat.view(np.uint32) != 0
+    counts = np.bincount(drawn.index, minlength=len(drawn.seeds))
+    entropy = entropy_bits([*counts, flat.size - kept.sum()])
+    (mask_kind, mask), (other_kind, others) = encode_bits(kept), encode_bits(drawn.index > 0)
+    seeds, magnitude = np.array(drawn.seeds, np.int32).tobytes(), np.float32(drawn.magnitude).tobytes()
+    if drawn.signs:
+        kinds = (mask_kind, other_kind, "int32", "float32")
+        return PackedKernel("seeded_signs", kernel.shape, kinds, (mask, others, seeds, magnitude), entropy, 1)
+    kind, codes = _encode_symbols(drawn.index[drawn.index > 0] - 1, len(drawn.seeds) - 1)
+    return PackedKernel(
+        "seeded",
+        kernel.shape,
+        (mask_kind, other_kind, kind, "int32", "float32"),
+        (mask, others, codes, seeds, magnitude),
+        entropy,
+        len(drawn.seeds),
+    )
 
 
 def decode(packed: PackedKernel) -> np.ndarray:
@@ -124,42 +201,75 @@ def decode(packed: PackedKernel) -> np.ndarray:
     >>> decode(encode(np.array([1.0, 0.0], np.float32))).tolist()
     [1.0, 0.0]
     """
-    size = math.prod(packed.shape)
-    values: np.ndarray = packed.values.astype(np.float32)
+    flat: np.ndarray = np.zeros(math.prod(packed.shape), np.float32)
     if packed.coding == "raw":
-        return values.reshape(packed.shape)
-    codes = np.frombuffer(zlib.decompress(packed.codes), np.uint8)
-    if packed.coding == "mask":
-        flat: np.ndarray = np.zeros(size, np.float32)
-        flat[np.unpackbits(codes, count=size, bitorder="little").astype(bool)] = values
-        return flat.reshape(packed.shape)
-    base = len(values)
-    symbols = codes[:, np.newaxis] // base ** np.arange(symbols_per_byte(base)) % base
-    return values[symbols.ravel()[:size]].reshape(packed.shape)
+        flat[:] = _values(packed.kinds[0], packed.parts[0])
+    else:
+        places = decode_bits(packed.kinds[0], packed.parts[0])
+        flat[places] = _KEPT[packed.coding](places, packed.kinds[1:], packed.parts[1:])
+    return flat.reshape(packed.shape)
+
+
+def _kept_values(places, kinds, parts):
+    return _values(kinds[0], parts[0])
+
+
+def _kept_symbols(places, kinds, parts):
+    table = _values(kinds[1], parts[1])
+    return table[_decode_symbols(kinds[0], parts[0], len(table))[: len(places)]]
+
+
+def _kept_draws(places, kinds, parts):
+    seeds, bound = (np.frombuffer(part, kind) for kind, part in zip(kinds[2:], parts[2:], strict=True))
+    others = decode_bits(kinds[0], parts[0])
+    index = np.zeros(len(places), np.int64)
+    index[others] = 1 + _decode_symbols(kinds[1], parts[1], len(seeds) - 1)[: len(others)]
+    return uniform_at(seeds[index], places) * (bound + bound) - bound
+
+
+def _kept_signs(places, kinds, parts):
+    seed, constant = (np.frombuffer(part, kind) for kind, part in zip(kinds[1:], parts[1:], strict=True))
+    positive = uniform_at(np.broadcast_to(seed, places.shape), places) < 0.5
+    positive[decode_bits(kinds[0], parts[0])] ^= True
+    return np.where(positive, constant, -constant)
+
+
+_KEPT = {"mask": _kept_values, "symbols": _kept_symbols, "seeded": _kept_draws, "seeded_signs": _kept_signs}
+
+
+def _values(kind, part):
+    return np.frombuffer(part, DTYPES[kind]).astype(np.float32)
 
 
 def symbols_per_byte(base: int) -> int:
-    """How many symbols of base `base` fit a byte.
+    """How many symbols of base `base` fit a byte; at least one.
 
     Example:
 
-    >>> [symbols_per_byte(base) for base in (1, 2, 3, 4, 16)]
-    [8, 8, 5, 4, 2]
+    >>> [symbols_per_byte(base) for base in (1, 2, 3, 4, 16, 17, 256)]
+    [8, 8, 5, 4, 2, 1, 1]
     """
     return next(count for count in range(8, 0, -1) if max(base, 2) ** count <= 256)
 
 
-def _join(symbols, base):
-    """Bytes of base-n numbers, the first symbol the least significant digit; the last byte is filled with zeros."""
+def _encode_symbols(symbols, base):
+    """The kind, and the codes of whole numbers below `base`.
+
+    Several go into a byte, the first as the least significant digit; the last byte is filled with zeros. Of symbols
+    that need two bytes, all low bytes stand before all high ones.
+    """
+    if base > MOST_SYMBOLS:
+        return "wide_symbols", compress(np.concatenate([symbols % 256, symbols // 256]).astype(np.uint8))
     per_byte = symbols_per_byte(base)
     digits = np.zeros((-(-symbols.size // per_byte), per_byte), np.int64)
     digits.ravel()[: symbols.size] = symbols
-    return (digits * base ** np.arange(per_byte)).sum(axis=1).astype(np.uint8)
+    return "symbols", compress((digits * base ** np.arange(per_byte)).sum(axis=1).astype(np.uint8))
 
 
-def _compress(codes):
-    candidates = []
-    for strategy in (zlib.Z_HUFFMAN_ONLY, zlib.Z_DEFAULT_STRATEGY):
-        compressor = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
-        candidates.append(compressor.compress(codes.tobytes()) + compressor.flush())
-    return min(candidates, key=len)
+def _decode_symbols(kind, codes, base):
+    contents = np.frombuffer(zlib.decompress(codes), np.uint8).astype(np.int64)
+    if kind == "wide_symbols":
+        low, high = np.split(contents, 2)
+        return low + 256 * high
+    per_byte = symbols_per_byte(base)
+    return (contents[:, np.newaxis] // max(base, 1) ** np.arange(per_byte) % max(base, 1)).ravel()

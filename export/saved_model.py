@@ -52,7 +52,8 @@ def write_saved_model(
         # Small weights stand in the graph, where they are smaller; the loaders want one variable that is saved.
         other_weights = [tf.constant(variable.numpy()) for variable in network.other_weights]
         scales = [kernel.scale for kernel in network.kernels]
-        module.packed_kernels = PackedKernels(packed, names, scales, other_weights)
+        values = [kernel.values for kernel in network.kernels]
+        module.packed_kernels = PackedKernels(packed, values, names, scales, other_weights)
         module.kernels = kernels = module.packed_kernels.variables
         module.format_version = tf.Variable(_FORMAT_VERSION)
 

@@ -1,7 +1,7 @@
 """Kernels that are packed in the SavedModel's graph and unpacked once, when it is loaded.
 
-Stock operations only. Each packed kernel has a checksum, which is verified before it is unpacked; so have all other
-constants of the network together.
+Stock operations only. All parts of the packed kernels have checksums, which are verified before they are unpacked; so
+have all other constants of the network together. Kernels that are drawn again have one of their entries too.
 """
 
 import functools
@@ -10,11 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from export import philox
+from export.bits import MOST_ZEROS
 from export.pack import PackedKernel, symbols_per_byte
 from export.unsaved_variable import unsaved_variable
 
 # The largest base of which two symbols fit a byte.
 _SHARE_A_BYTE = 16
+_BUCKETS = 2**62
 
 
 class PackedKernels(tf.saved_model.experimental.TrackableResource):
@@ -22,6 +25,7 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
 
     Args:
         packed: the kernels.
+        kernels: the arrays that come out.
         names: of their variables.
         scales: of their output channels (last axis), float32, by which the unpacked kernels are multiplied; or None.
         constants: tensors of any type and shape that the network uses beside the kernels.
@@ -30,6 +34,7 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
     def __init__(
         self,
         packed: Sequence[PackedKernel],
+        kernels: Sequence[np.ndarray],
         names: Sequence[str],
         scales: Sequence[np.ndarray | None],
         constants: Sequence[tf.Tensor],
@@ -38,6 +43,8 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
         self._packed, self._constants = packed, constants
         self._scales = [None if scale is None else tf.constant(scale) for scale in scales]
         self._checksums = self._fingerprints(_parts(packed)).numpy()
+        drawn_again = [kernel if each.num_draws else None for each, kernel in zip(packed, kernels, strict=True)]
+        self._of_entries = [None if kernel is None else _fingerprint(kernel).numpy() for kernel in drawn_again]
         self.variables = [unsaved_variable(kernel.shape, name) for kernel, name in zip(packed, names, strict=True)]
         self._resource_handle = self._create_resource()
         self._initialize()
@@ -50,10 +57,10 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
         parts = _parts(self._packed)
         intact = tf.reduce_all(tf.equal(self._fingerprints(parts), self._checksums))
         with tf.control_dependencies([tf.debugging.Assert(intact, ["a packed kernel is damaged; export anew"])]):
-            for index, (packed, scale, variable) in enumerate(
-                zip(self._packed, self._scales, self.variables, strict=True)
+            for packed, own, scale, fingerprint, variable in zip(
+                self._packed, parts, self._scales, self._of_entries, self.variables, strict=True
             ):
-                variable.assign(_unpack(packed, parts[2 * index], parts[2 * index + 1], scale))
+                variable.assign(_unpack(packed, own, scale, fingerprint))
 
     def _fingerprints(self, parts):
         """Checksums of each packed kernel's codes and values, and of all constants together."""
@@ -63,12 +70,16 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
             flat = constant if len(constant.shape) == 1 else tf.reshape(constant, [-1])
             by_type.setdefault(constant.dtype, []).append(flat)
         wholes = [tf.io.serialize_tensor(tf.concat(flat, axis=0)) for flat in by_type.values()]
-        return tf.strings.to_hash_bucket_fast(tf.stack([*parts, *wholes]), 2**62)
+        return tf.strings.to_hash_bucket_fast(tf.concat([*parts, *([whole] for whole in wholes)], axis=0), _BUCKETS)
 
 
 def _parts(packed):
-    """Scalar strings: codes, values, codes, values, ..."""
-    return [tf.constant(part) for kernel in packed for part in (kernel.codes, kernel.values.tobytes())]
+    """For each kernel a vector of strings: its parts, and the sizes of its axes."""
+    return [tf.constant([*kernel.parts, np.int32(kernel.shape).tobytes()]) for kernel in packed]
+
+
+def _fingerprint(entries):
+    return tf.strings.to_hash_bucket_fast(tf.io.serialize_tensor(entries), _BUCKETS)
 
 
 def unpack(packed: PackedKernel) -> tf.Tensor:
@@ -80,48 +91,153 @@ def unpack(packed: PackedKernel) -> tf.Tensor:
     >>> unpack(encode(np.array([1.0, 0.0], np.float32))).numpy().tolist()
     [1.0, 0.0]
     """
-    codes, data = _parts([packed])
-    return _unpack(packed, codes, data, None)
+    return _unpack(packed, _parts([packed])[0], None, None)
 
 
-def _unpack(packed, codes, data, scale):
+def _unpack(packed, parts, scale, fingerprint):
     # Without a scale the kernel stays as it is: a product with 1 would change NaN's bits.
-    arguments = [codes, data, tf.constant(packed.shape, tf.int32), *([] if scale is None else [scale])]
-    return _unpacker(packed.coding, packed.values.dtype.name, scale is not None)(*arguments)
+    given = {"scale": scale, "fingerprint": fingerprint}
+    given = {name: tf.convert_to_tensor(value) for name, value in given.items() if value is not None}
+    return _unpacker(packed.coding, packed.kinds, tuple(given))(parts, *given.values())
 
 
 @functools.cache
-def _unpacker(coding, dtype, scaled):
+def _unpacker(coding, kinds, given):
     """One function for all kernels that are alike, so that the graph holds its operations once."""
-    string, shape = tf.TensorSpec((), tf.string), tf.TensorSpec((None,), tf.int32)
-    signature = [string, string, shape, *([tf.TensorSpec((None,), tf.float32)] if scaled else [])]
+    specs = {"scale": tf.TensorSpec((None,), tf.float32), "fingerprint": tf.TensorSpec((), tf.int64)}
+    signature = [tf.TensorSpec((len(kinds) + 1,), tf.string), *(specs[name] for name in given)]
 
     @tf.function(input_signature=signature, autograph=False)
-    def unpack_kernel(codes, data, shape, scale=None):
-        values = tf.cast(tf.io.decode_raw(data, dtype), tf.float32)
-        kernel = tf.reshape(_ENTRIES[coding](codes, values)[: tf.reduce_prod(shape)], shape)
-        return kernel if scale is None else kernel * scale
+    def unpack_kernel(parts, *values):
+        *parts, shape = tf.unstack(parts)
+        shape = tf.io.decode_raw(shape, tf.int32)
+        if coding == "raw":
+            entries = _values(kinds[0], parts[0])
+        else:
+            places = _places(kinds[0])(parts[0])
+            kept = _KEPT[coding](places, kinds[1:], parts[1:])
+            # A scatter that adds would lose negative zeros.
+            zeros = tf.zeros([tf.reduce_prod(shape)])
+            entries = tf.tensor_scatter_nd_update(zeros, places[:, tf.newaxis], kept)
+        arguments = dict(zip(given, values, strict=True))
+        kernel = tf.reshape(entries, shape)
+        if "fingerprint" in arguments:
+            intact = tf.equal(_fingerprint(kernel), arguments["fingerprint"])
+            message = ["a kernel that is drawn again is not the one that was exported; export anew"]
+            with tf.control_dependencies([tf.debugging.Assert(intact, message)]):
+                kernel = tf.identity(kernel)
+        return kernel * arguments["scale"] if "scale" in arguments else kernel
 
     return unpack_kernel
 
 
-def _of_symbols(codes, table):
-    base = tf.size(table)
-    per_byte = tf.gather([0, *map(symbols_per_byte, range(1, _SHARE_A_BYTE + 2))], tf.minimum(base, _SHARE_A_BYTE + 1))
-    digits = tf.range(256)[:, tf.newaxis] // base ** tf.range(per_byte)[tf.newaxis] % base
-    return tf.reshape(tf.gather(tf.gather(table, digits), tf.cast(_bytes(codes), tf.int32)), [-1])
+def _kept_values(places, kinds, parts):
+    return _values(kinds[0], parts[0])
 
 
-def _of_mask(codes, kept_values):
-    bits = tf.bitwise.right_shift(_bytes(codes)[:, tf.newaxis], tf.constant([list(range(8))], tf.uint8)) & 1
-    kept = tf.cast(tf.reshape(bits, [-1]), tf.int32)
-    # A scatter would add, which loses negative zeros.
-    with_zero = tf.concat([kept_values, [0.0]], axis=0)
-    return tf.gather(with_zero, tf.where(kept > 0, tf.cumsum(kept) - 1, tf.size(kept_values)))
+def _kept_symbols(places, kinds, parts):
+    table = _values(kinds[1], parts[1])
+    return tf.gather(table, _symbols(kinds[0])(parts[0], tf.size(table))[: tf.size(places)])
 
 
-def _bytes(codes):
+def _kept_draws(places, kinds, parts):
+    seeds, bound = (tf.io.decode_raw(part, kind) for kind, part in zip(kinds[2:], parts[2:], strict=True))
+    others = _places(kinds[0])(parts[0])
+    numbers = 1 + _symbols(kinds[1])(parts[1], tf.size(seeds) - 1)[: tf.size(others)]
+    index = tf.tensor_scatter_nd_update(tf.zeros_like(places, tf.int32), others[:, tf.newaxis], numbers)
+    return _uniform_at(seeds, index, places) * (bound + bound) - bound
+
+
+def _kept_signs(places, kinds, parts):
+    seed, constant = (tf.io.decode_raw(part, kind) for kind, part in zip(kinds[1:], parts[1:], strict=True))
+    others = _places(kinds[0])(parts[0])
+    nowhere = tf.zeros_like(places, tf.int32)
+    other = tf.tensor_scatter_nd_update(nowhere, others[:, tf.newaxis], tf.ones_like(others, tf.int32))
+    positive = tf.not_equal(_uniform_at(seed, nowhere, places) < 0.5, other > 0)
+    return tf.where(positive, constant, -constant)
+
+
+_KEPT = {"mask": _kept_values, "symbols": _kept_symbols, "seeded": _kept_draws, "seeded_signs": _kept_signs}
+
+
+def _values(kind, part):
+    return tf.cast(tf.io.decode_raw(part, kind), tf.float32)
+
+
+def _inflated(codes):
     return tf.io.decode_raw(tf.io.decode_compressed(codes, "ZLIB"), tf.uint8)
 
 
-_ENTRIES = {"symbols": _of_symbols, "mask": _of_mask, "raw": lambda codes, values: values}
+def _places_of_bits(codes):
+    bits = tf.bitwise.right_shift(_inflated(codes)[:, tf.newaxis], tf.constant([list(range(8))], tf.uint8)) & 1
+    return tf.where(tf.reshape(bits, [-1]) > 0)[:, 0]
+
+
+def _places_of_gaps(codes):
+    gaps = tf.cast(_inflated(codes), tf.int64)
+    is_one = gaps < MOST_ZEROS
+    return tf.boolean_mask(tf.cumsum(gaps + tf.cast(is_one, tf.int64)), is_one) - 1
+
+
+@functools.cache
+def _places(kind):
+    """A function of codes to the places of the ones, see `export.bits`."""
+    places = {"bits": _places_of_bits, "gaps": _places_of_gaps}[kind]
+    return tf.function(places, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+
+
+def _narrow_symbols(codes, base):
+    per_byte = tf.gather([0, *map(symbols_per_byte, range(1, _SHARE_A_BYTE + 2))], tf.minimum(base, _SHARE_A_BYTE + 1))
+    divisors = tf.maximum(base, 1) ** tf.range(per_byte)
+    return tf.reshape(tf.cast(_inflated(codes), tf.int32)[:, tf.newaxis] // divisors % tf.maximum(base, 1), [-1])
+
+
+def _wide_symbols(codes, base):
+    low, high = tf.unstack(tf.reshape(tf.cast(_inflated(codes), tf.int32), [2, -1]))
+    return low + 256 * high
+
+
+@functools.cache
+def _symbols(kind):
+    """A function of codes and base to the symbols, and some after them."""
+    symbols = {"symbols": _narrow_symbols, "wide_symbols": _wide_symbols}[kind]
+    signature = [tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int32)]
+    return tf.function(symbols, input_signature=signature, autograph=False)
+
+
+_INTEGERS = tf.TensorSpec((None,), tf.int64)
+
+
+@tf.function(
+    input_signature=[tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,), tf.int32), _INTEGERS], autograph=False
+)
+def _uniform_at(seeds, index, places):
+    """`export.philox.uniform_at` of `seeds[index]`."""
+    seeds = tf.cast(seeds, tf.int64)
+    zero = tf.zeros_like(seeds)
+    words = _philox(seeds, zero, zero, zero, *(zero + part for part in philox.SEED_KEY))
+    low, high, *counter = (tf.gather(word, index) for word in words)
+    words = _philox(places // 4, tf.zeros_like(places), *counter, low, high)
+    lane = places % 4
+    word = tf.where(lane < 2, tf.where(lane < 1, *words[:2]), tf.where(lane < 3, *words[2:]))
+    fraction = tf.cast(word & (2**philox.FRACTION_BITS - 1), tf.float32)
+    return fraction * 2.0**-philox.FRACTION_BITS
+
+
+@tf.function(input_signature=[_INTEGERS] * 6, autograph=False)
+def _philox(a, b, c, d, low, high):
+    """Words of 32 bits stand in 64, where their products have room; a negative product has the same bits."""
+    half, word = tf.constant(32, tf.int64), tf.constant(2**32 - 1, tf.int64)
+
+    def one_round(number, a, b, c, d):
+        first, second = a * philox.MULTIPLIERS[0], c * philox.MULTIPLIERS[1]
+        low_key, high_key = (
+            (part + number * step) & word for part, step in zip((low, high), philox.KEY_STEPS, strict=True)
+        )
+        a = (tf.bitwise.right_shift(second, half) & word) ^ b ^ low_key
+        c = (tf.bitwise.right_shift(first, half) & word) ^ d ^ high_key
+        return number + 1, a, second & word, c, first & word
+
+    start = tf.constant(0, tf.int64)
+    _, *words = tf.while_loop(lambda number, *_: number < philox.ROUNDS, one_round, [start, a, b, c, d])
+    return words

@@ -44,12 +44,23 @@ def sample(name: str, shape: Sequence[int], seed: int, scale: float = 1.0, fan_i
     checks.one_of("name", name, NAMES)
     checks.number("scale", scale, above=0)
     shape = tuple(shape)
-    fan_in = max(math.prod(shape[:-1]), 1) if fan_in is None else fan_in
+    size = magnitude(name, scale, max(math.prod(shape[:-1]), 1) if fan_in is None else fan_in)
     if name == "signed_constant":
-        std = scale * math.sqrt(2 / fan_in)
         positive = keras.random.uniform(shape, seed=seed, dtype="float32") < 0.5
-        return ops.where(positive, ops.cast(std, "float32"), ops.cast(-std, "float32"))
+        return ops.where(positive, ops.cast(size, "float32"), ops.cast(-size, "float32"))
     if name == "kaiming_normal":
-        return keras.random.normal(shape, stddev=scale * math.sqrt(2 / fan_in), seed=seed, dtype="float32")
-    bound = scale * math.sqrt(6 / fan_in) if name == "kaiming_uniform" else scale
-    return keras.random.uniform(shape, -bound, bound, seed=seed, dtype="float32")
+        return keras.random.normal(shape, stddev=size, seed=seed, dtype="float32")
+    return keras.random.uniform(shape, -size, size, seed=seed, dtype="float32")
+
+
+def magnitude(name: str, scale: float, fan_in: int) -> float:
+    """The constant of signed constants, the bound of uniform values, or the standard deviation of normal ones.
+
+    Example:
+
+    >>> magnitude("kaiming_uniform", scale=1.0, fan_in=6)
+    1.0
+    """
+    if name == "uniform":
+        return scale
+    return scale * math.sqrt((6 if name == "kaiming_uniform" else 2) / fan_in)

@@ -151,8 +151,17 @@ class SubnetKernel:
         """
         options = self.options
         return distributions.sample(
-            options.weight_distribution, self.shape, self._seed_for("kernel", number), options.weight_scale, self.fan_in
+            options.weight_distribution, self.shape, self.seed_of_draw(number), options.weight_scale, self.fan_in
         )
+
+    def seed_of_draw(self, number: int) -> int:
+        """The seed that draw `number` is sampled with, see `distributions.sample`."""
+        return self._seed_for("kernel", number)
+
+    @property
+    def magnitude(self) -> float:
+        """The size of the draws' values, see `distributions.magnitude`."""
+        return distributions.magnitude(self.options.weight_distribution, self.options.weight_scale, self.fan_in)
 
     def draw_scores(self) -> Any:
         """The first scores."""

@@ -244,6 +244,9 @@ class ExportConfig(Options):
         "float32 round",
         choices=KERNEL_DTYPES,
     )
+    export_seeded: bool = free_option(
+        True, "store frozen kernels of a packed export as seeds and the draw of each entry, where that is smaller"
+    )
     tflite_int8: bool = free_option(
         False, "quantize the tflite file to integers throughout, calibrated on validation images"
     )

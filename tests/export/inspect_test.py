@@ -18,13 +18,15 @@ def test_names_every_kernel_with_its_numbers(export_format, tmp_path, capsys):
     layers = list(iterand_tf.subnet_layers(model))
     assert [row.split()[0] for row in rows] == [f"{layer.name}/kernel" for layer in layers]
     for row, layer in zip(rows, layers, strict=True):
-        _, shape, sparsity, coding, _, _ = row.split()
+        _, shape, sparsity, coding, _, entropy, coded, draws = row.split()
         assert shape == "x".join(map(str, layer.kernel.shape))
         assert float(sparsity) == pytest.approx(layer.sparsity, abs=1e-3)
-        assert coding == ("symbols" if export_format == "packed" else export_format)
-    bits, entropy = map(float, total.split()[-2:])
+        assert (coding, draws) == ("seeded_signs" if export_format == "packed" else export_format, "1")
+        assert float(coded) < float(entropy)
+    bits, entropy, coded = map(float, total.split()[-4:-1])
     assert bits == pytest.approx(result.metrics()["bits_per_weight"], abs=1e-4)
     assert entropy == pytest.approx(result.metrics()["entropy_bits_per_weight"], abs=1e-4)
+    assert coded == pytest.approx(result.metrics()["coded_entropy_bits_per_weight"], abs=1e-4)
     assert f"directory {result.num_bytes:,} bytes" in sizes
     assert f"dense {4 * result.num_weights:,}," in sizes
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from export import entropy
-from export.pack import decode, encode, round_values
+from export.pack import Drawn, decode, encode, encode_drawn, round_values
+from export.philox import uniform_at
 from export.unpack import unpack
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=7)
@@ -46,40 +47,93 @@ def test_smaller_types_give_the_rounded_kernel_bit_for_bit(dtype, kernel):
     np.testing.assert_allclose(rounded, kernel, rtol=2.0**-8, atol=1e-7)
 
 
-@pytest.mark.parametrize(("distinct", "sparsity"), [(1, 0.5), (2, 0.5), (3, 0.6), (5, 0.2), (16, 0.3), (1000, 0.6)])
-def test_large_kernels(distinct, sparsity):
-    draw = np.random.default_rng(0)
-    values = draw.normal(size=distinct).astype(np.float32)
-    kernel = np.where(
-        draw.uniform(size=(3, 3, 64, 129)) < sparsity, np.float32(0), draw.choice(values, (3, 3, 64, 129))
-    )
-    packed = encode(kernel)
+def drawn_kernel(shape, sparsity, probabilities, signs=False, seed=0):
+    """A kernel of entries of as many draws, or of signs of which so many are turned, and where they come from."""
+    draw = np.random.default_rng(seed)
+    places = np.flatnonzero(draw.uniform(size=shape).ravel() >= sparsity)
+    index = draw.choice(len(probabilities), len(places), p=probabilities)
+    seeds = draw.integers(0, 2**31, 1 if signs else len(probabilities))
+    uniform = uniform_at(seeds[0 if signs else index] + np.zeros_like(places), places)
+    kernel = np.zeros(shape, np.float32)
+    values = np.where((uniform < 0.5) != index, np.float32(0.1), np.float32(-0.1)) if signs else uniform * 2 - 1
+    kernel.ravel()[places] = values
+    # The most frequent draw must come first.
+    return kernel, Drawn(tuple(seeds.tolist()), index, 0.1 if signs else 1.0, signs)
+
+
+@hypothesis.settings(deadline=None, max_examples=50)
+@hypothesis.given(
+    shape=SHAPES,
+    sparsity=st.sampled_from([0.0, 0.3, 0.9, 0.99, 1.0]),
+    draws=st.integers(1, 300),
+    signs=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_draws_give_the_kernel_bit_for_bit_in_both_implementations(shape, sparsity, draws, signs, seed):
+    probabilities = np.full(2 if signs else draws, 1 / (2 if signs else draws))
+    kernel, drawn = drawn_kernel(shape, sparsity, probabilities, signs, seed)
+    packed = encode_drawn(kernel, drawn)
     assert_same_bits(decode(packed), kernel)
     assert_same_bits(unpack(packed).numpy(), kernel)
 
 
-@pytest.mark.parametrize(("sparsity", "kind", "coding"), [(0.6, "ternary", "symbols"), (0.6, "uniform", "mask")])
-def test_close_to_the_entropy(sparsity, kind, coding):
-    draw = np.random.default_rng(0)
-    size = 1_000_000
-    values = draw.choice(np.float32([-0.1, 0.1]), size) if kind == "ternary" else draw.uniform(-1, 1, size)
-    kernel = np.where(draw.permutation(size) < sparsity * size, 0, values).astype(np.float32)
-    packed = encode(kernel)
-    assert packed.coding == coding
-    assert 8 * packed.num_bytes <= 1.02 * entropy.kernel_entropy_bits(kernel)
+def with_values(distinct, sparsity):
+    def make():
+        draw = np.random.default_rng(0)
+        values = np.array([-0.1, 0.1]) if distinct == 2 else draw.uniform(0.1, 1, distinct)
+        kept = draw.choice(values, SIZE)
+        return encode(np.where(draw.permutation(SIZE) < sparsity * SIZE, 0, kept).astype(np.float32))
+
+    return make
 
 
-@pytest.mark.parametrize(("sparsity", "most"), [(0.9, 1.03), (0.95, 1.17), (0.99, 1.4)])
-def test_at_high_sparsity_the_entropy_is_not_reached(sparsity, most):
-    draw = np.random.default_rng(0)
-    size = 500_000
-    zeros = draw.permutation(size) < sparsity * size
-    kernel = np.where(zeros, 0, draw.choice(np.float32([-0.1, 0.1]), size)).astype(np.float32)
-    assert 1 < 8 * encode(kernel).num_bytes / entropy.kernel_entropy_bits(kernel) <= most
+def with_draws(count, first, sparsity, **options):
+    """Of `count` draws, the first has a part `first` of the kept entries, and each later one a little less."""
+    later = np.linspace(2, 1, count - 1)
+    probabilities = [1.0] if count == 1 else [first, *((1 - first) * later / later.sum())]
+    return lambda: encode_drawn(*drawn_kernel((SIZE,), sparsity, probabilities, **options))
 
 
-def test_a_kernel_without_zeros_stays_raw():
-    assert encode(np.random.default_rng(0).normal(size=1000).astype(np.float32)).coding == "raw"
+SIZE = 600_000
+# A row has the kernel, its coding, how its mask is coded, and at most how many times the entropy it takes.
+CODINGS = {
+    "no zeros": (with_values(100_000, 0.0), "raw", "float32", 1.0),
+    "one value": (with_values(1, 0.5), "symbols", "bits", 1.002),
+    "ternary, 0.2": (with_values(2, 0.2), "symbols", "bits", 1.01),
+    "ternary, 0.5": (with_values(2, 0.5), "symbols", "bits", 1.002),
+    "ternary, 0.6": (with_values(2, 0.6), "symbols", "bits", 1.006),
+    "ternary, 0.9": (with_values(2, 0.9), "symbols", "gaps", 1.01),
+    "ternary, 0.95": (with_values(2, 0.95), "symbols", "gaps", 1.01),
+    "ternary, 0.99": (with_values(2, 0.99), "symbols", "gaps", 1.02),
+    "five values": (with_values(5, 0.6), "symbols", "bits", 1.01),
+    "sixteen values": (with_values(16, 0.3), "symbols", "bits", 1.01),
+    "many values, 0.6": (with_values(100_000, 0.6), "mask", "bits", 1.001),
+    "many values, 0.95": (with_values(100_000, 0.95), "mask", "gaps", 1.005),
+    "many values, 0.99": (with_values(100_000, 0.99), "mask", "gaps", 1.005),
+    "one draw, 0.5": (with_draws(1, 1, 0.5), "seeded", "bits", 1.002),
+    "one draw, 0.6": (with_draws(1, 1, 0.6), "seeded", "bits", 1.01),
+    "one draw, 0.95": (with_draws(1, 1, 0.95), "seeded", "gaps", 1.02),
+    "24 draws": (with_draws(24, 0.86, 0.5), "seeded", "bits", 1.01),
+    "117 draws": (with_draws(117, 0.4, 0.6), "seeded", "bits", 1.02),
+    "1000 draws": (with_draws(1000, 0.3, 0.7), "seeded", "bits", 1.05),
+    "signs of one draw": (with_draws(2, 1.0, 0.6, signs=True), "seeded_signs", "bits", 1.01),
+    "signs, some turned": (with_draws(2, 0.93, 0.5, signs=True), "seeded_signs", "bits", 1.01),
+}
+
+
+@pytest.mark.parametrize("name", CODINGS)
+def test_each_coding_is_chosen_exact_and_close_to_the_entropy(name):
+    make, coding, mask, most = CODINGS[name]
+    packed = make()
+    assert (packed.coding, packed.kinds[0]) == (coding, mask)
+    assert 8 * packed.num_bytes <= most * packed.entropy_bits
+    assert_same_bits(unpack(packed).numpy(), decode(packed))
+
+
+@pytest.mark.parametrize("name", [name for name, row in CODINGS.items() if not row[1].startswith("seeded")])
+def test_what_is_stored_of_values_has_their_entropy(name):
+    packed = CODINGS[name][0]()
+    assert packed.entropy_bits == pytest.approx(entropy.kernel_entropy_bits(decode(packed)))
 
 
 def test_refuses_other_types():

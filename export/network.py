@@ -21,7 +21,7 @@ from iterand_tf.layers import SubnetKernel, built_subnet_layers
 # The types whose values float32 holds.
 _KERNEL_DTYPES = ("float32", "bfloat16", "float16")
 # The operations that draw kernels again take so much of a SavedModel.
-_BYTES_TO_DRAW = 15_000
+_BYTES_TO_DRAW = 8_000
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,8 +57,9 @@ class PackedKernel:
     Args:
         coding: `"raw"`, `"mask"`, `"symbols"`, `"seeded"` or `"seeded_signs"`.
         shape: of the kernel.
-        kinds: how each part is coded: `"bits"` or `"gaps"`, `"symbols"`, or by the name of a type.
-        parts: the strings.
+        kinds: how each part is coded: `"bits"` or `"gaps"`, `"symbols"` or `"wide_symbols"`, or the name of a type.
+        parts: the strings. Of seeded codings: mask, seeds, magnitude, and where there are entries of other draws than
+            the first (or of another sign) which these are, and the numbers of their draws.
         entropy_bits: information in what the parts hold, see `export.entropy`.
         num_draws: how many draws a seeded kernel has entries of; 0 for the other codings.
     """
@@ -78,7 +79,7 @@ class PackedKernel:
     @property
     def value_bytes(self) -> int:
         """Size of one value as it is stored, or as it is drawn again."""
-        return np.dtype(DTYPES[self.kinds[-1]]).itemsize
+        return 4 if self.num_draws else np.dtype(DTYPES[self.kinds[-1]]).itemsize
 
 
 def round_values(kernel: np.ndarray, dtype: str) -> np.ndarray:
@@ -177,20 +178,19 @@ def encode_drawn(kernel: np.ndarray, drawn: Drawn) -> PackedKernel:
     kept = flat.view(np.uint32) != 0
     counts = np.bincount(drawn.index, minlength=len(drawn.seeds))
     entropy = entropy_bits([*counts, flat.size - kept.sum()])
-    (mask_kind, mask), (other_kind, others) = encode_bits(kept), encode_bits(drawn.index > 0)
-    seeds, magnitude = np.array(drawn.seeds, np.int32).tobytes(), np.float32(drawn.magnitude).tobytes()
-    if drawn.signs:
-        kinds = (mask_kind, other_kind, "int32", "float32")
-        return PackedKernel("seeded_signs", kernel.shape, kinds, (mask, others, seeds, magnitude), entropy, 1)
-    kind, codes = _encode_symbols(drawn.index[drawn.index > 0] - 1, len(drawn.seeds) - 1)
-    return PackedKernel(
-        "seeded",
-        kernel.shape,
-        (mask_kind, other_kind, kind, "int32", "float32"),
-        (mask, others, codes, seeds, magnitude),
-        entropy,
-        len(drawn.seeds),
-    )
+    others = drawn.index > 0
+    coding = "seeded_signs" if drawn.signs else "seeded"
+    coded = [
+        encode_bits(kept),
+        ("int32", np.array(drawn.seeds, np.int32).tobytes()),
+        ("float32", np.float32(drawn.magnitude).tobytes()),
+    ]
+    if others.any():
+        coded.append(encode_bits(others))
+        if not drawn.signs:
+            coded.append(_encode_symbols(drawn.index[others] - 1, len(drawn.seeds) - 1))
+    kinds, parts = zip(*coded, strict=True)
+    return PackedKernel(coding, kernel.shape, kinds, parts, entropy, len(drawn.seeds))
 
 
 def decode(packed: PackedKernel) -> np.ndarray:
@@ -220,18 +220,24 @@ def _kept_symbols(places, kinds, parts):
 
 
 def _kept_draws(places, kinds, parts):
-    seeds, bound = (np.frombuffer(part, kind) for kind, part in zip(kinds[2:], parts[2:], strict=True))
-    others = decode_bits(kinds[0], parts[0])
+    seeds, bound = _seeds_and_magnitude(kinds, parts)
     index = np.zeros(len(places), np.int64)
-    index[others] = 1 + _decode_symbols(kinds[1], parts[1], len(seeds) - 1)[: len(others)]
+    if len(kinds) > 2:
+        others = decode_bits(kinds[2], parts[2])
+        index[others] = 1 + _decode_symbols(kinds[3], parts[3], len(seeds) - 1)[: len(others)]
     return uniform_at(seeds[index], places) * (bound + bound) - bound
 
 
 def _kept_signs(places, kinds, parts):
-    seed, constant = (np.frombuffer(part, kind) for kind, part in zip(kinds[1:], parts[1:], strict=True))
-    positive = uniform_at(np.broadcast_to(seed, places.shape), places) < 0.5
-    positive[decode_bits(kinds[0], parts[0])] ^= True
-    return np.where(positive, constant, -constant)
+    seed, constant = _seeds_and_magnitude(kinds, parts)
+    signs = np.where(uniform_at(np.broadcast_to(seed, places.shape), places) < 0.5, constant, -constant)
+    if len(kinds) > 2:
+        signs[decode_bits(kinds[2], parts[2])] *= -1
+    return signs
+
+
+def _seeds_and_magnitude(kinds, parts):
+    return (np.frombuffer(part, kind) for kind, part in zip(kinds[:2], parts[:2], strict=True))
 
 
 _KEPT = {"mask": _kept_values, "symbols": _kept_symbols, "seeded": _kept_draws, "seeded_signs": _kept_signs}

@@ -47,19 +47,20 @@ def write_saved_model(
     if packed is None:
         module.kernels = [tf.Variable(k.served, name=name) for k, name in zip(network.kernels, names, strict=True)]
         module.other_weights = [tf.Variable(v.numpy(), name=v.path) for v in network.other_weights]
-        kernels, other_weights = module.kernels, module.other_weights
+        kernels, other_weights = module.kernels, lambda: module.other_weights
     else:
-        # Small weights stand in the graph, where they are smaller; the loaders want one variable that is saved.
-        other_weights = [tf.constant(variable.numpy()) for variable in network.other_weights]
-        scales = [kernel.scale for kernel in network.kernels]
-        values = [kernel.values for kernel in network.kernels]
-        module.packed_kernels = PackedKernels(packed, values, names, scales, other_weights)
+        scales, values = ([getattr(kernel, what) for kernel in network.kernels] for what in ("scale", "values"))
+        others = [variable.numpy() for variable in network.other_weights]
+        module.packed_kernels = PackedKernels(packed, values, names, scales, others)
         module.kernels = kernels = module.packed_kernels.variables
+        module.joined_weights = list(module.packed_kernels.joined_variables.values())
+        other_weights = module.packed_kernels.other_weights
+        # The loaders want one variable that is saved.
         module.format_version = tf.Variable(_FORMAT_VERSION)
 
     @tf.function(input_signature=[tf.TensorSpec(input_shape, tf.float32, name=INPUT_NAME)], autograph=False)
     def serve(image):
-        outputs = network.outputs(image, kernels, other_weights)
+        outputs = network.outputs(image, kernels, other_weights())
         return {"outputs": outputs} if head is None else {"logits": outputs, "probabilities": HEADS[head](outputs)}
 
     signatures = {"serving_default": serve}
@@ -83,15 +84,45 @@ def write_saved_model(
 
 
 def _drop_hints(path):
-    """Drops what a loader infers anyway, the shapes of results and the names of captured tensors."""
+    """Drops what a loader infers anyway, and what only people read: it takes more bytes than small kernels.
+
+    That is shapes, names of captured tensors, definitions of stock operations, empty lists, and names of the operations
+    inside of functions.
+    """
     file = path / "saved_model.pb"
     contents = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     for meta_graph in contents.meta_graphs:
+        meta_graph.meta_info_def.ClearField("stripped_op_list")
         functions = meta_graph.graph_def.library.function
         nodes = [node for body in (meta_graph.graph_def.node, *(f.node_def for f in functions)) for node in body]
-        for attributes in (*nodes, *(argument for f in functions for argument in f.arg_attr.values())):
-            for name in ("_output_shapes", "_user_specified_name"):
+        for attributes in (*nodes, *functions, *(argument for f in functions for argument in f.arg_attr.values())):
+            for name in ("_output_shapes", "_user_specified_name", "_input_shapes"):
                 attributes.attr.pop(name, None)
+        for node in nodes:
+            for name in ("_collective_manager_ids", "_read_only_resource_inputs"):
+                if not node.attr[name].list.ListFields():
+                    node.attr.pop(name)
+        for function in functions:
+            for argument in function.signature.input_arg:
+                argument.ClearField("handle_data")
+            _number_operations(function)
     file.write_bytes(contents.SerializeToString(deterministic=True))
     # The fingerprint is that of the file as it was.
     (path / "fingerprint.pb").unlink()
+
+
+def _number_operations(function):
+    """Names the operations of a function by numbers, which no argument has for a name."""
+    numbers = {node.name: f"{number:x}" for number, node in enumerate(function.node_def)}
+
+    def renamed(tensor):
+        """Of an operation's output, `NAME:OUTPUT:INDEX`, or of one to wait for, `^NAME`; arguments stay."""
+        name, colon, output = tensor.removeprefix("^").partition(":")
+        return tensor[: tensor.startswith("^")] + numbers.get(name, name) + colon + output
+
+    for node in function.node_def:
+        node.name = numbers[node.name]
+        node.input[:] = map(renamed, node.input)
+    for results in (function.ret, function.control_ret):
+        for name in list(results):
+            results[name] = renamed(results[name])

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from export import philox
-from export.bits import MOST_ZEROS
+from export.bits import MOST_ZEROS, compress
 from export.pack import PackedKernel, symbols_per_byte
 from export.unsaved_variable import unsaved_variable
 
@@ -23,12 +23,19 @@ _BUCKETS = 2**62
 class PackedKernels(tf.saved_model.experimental.TrackableResource):
     """Variables that hold unpacked kernels, and the initializer that fills them whenever the SavedModel is loaded.
 
+    The other weights are joined to one constant and one variable for each type, since each constant takes more of the
+    graph than its own bytes.
+
     Args:
         packed: the kernels.
         kernels: the arrays that come out.
         names: of their variables.
         scales: of their output channels (last axis), float32, by which the unpacked kernels are multiplied; or None.
-        constants: tensors of any type and shape that the network uses beside the kernels.
+        other_weights: arrays of any type and shape that the network uses beside the kernels.
+
+    Attributes:
+        variables: the kernels, multiplied by their scales.
+        joined_variables: the other weights of each type, flat.
     """
 
     def __init__(
@@ -37,40 +44,79 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
         kernels: Sequence[np.ndarray],
         names: Sequence[str],
         scales: Sequence[np.ndarray | None],
-        constants: Sequence[tf.Tensor],
+        other_weights: Sequence[np.ndarray],
     ):
         super().__init__()
-        self._packed, self._constants = packed, constants
-        self._scales = [None if scale is None else tf.constant(scale) for scale in scales]
-        self._checksums = self._fingerprints(_parts(packed)).numpy()
+        self._packed = packed
+        self._is_scaled = [scale is not None for scale in scales]
+        # By `scales`, and by the names of types.
+        self._joined = {"scales": [scale for scale in scales if scale is not None]}
+        for array in other_weights:
+            self._joined.setdefault(array.dtype.name, []).append(array)
+        self._types = [array.dtype.name for array in other_weights]
         drawn_again = [kernel if each.num_draws else None for each, kernel in zip(packed, kernels, strict=True)]
         self._of_entries = [None if kernel is None else _fingerprint(kernel).numpy() for kernel in drawn_again]
+        self._checksums = _fingerprints(*self._constants()).numpy()
         self.variables = [unsaved_variable(kernel.shape, name) for kernel, name in zip(packed, names, strict=True)]
+        self.joined_variables = {
+            name: unsaved_variable((sum(array.size for array in self._joined[name]),), name, name)
+            for name in dict.fromkeys(self._types)
+        }
         self._resource_handle = self._create_resource()
         self._initialize()
+
+    def other_weights(self) -> list[tf.Tensor]:
+        """The other weights, as the variables hold them."""
+        pieces = {name: _split(variable, self._joined[name]) for name, variable in self.joined_variables.items()}
+        return [next(pieces[name]) for name in self._types]
 
     def _create_resource(self):
         # The variables hold the state.
         return tf.constant(0)
 
     def _initialize(self):
-        parts = _parts(self._packed)
-        intact = tf.reduce_all(tf.equal(self._fingerprints(parts), self._checksums))
+        parts, joined = self._constants()
+        intact = tf.reduce_all(tf.equal(_fingerprints(parts, joined), self._checksums))
         with tf.control_dependencies([tf.debugging.Assert(intact, ["a packed kernel is damaged; export anew"])]):
-            for packed, own, scale, fingerprint, variable in zip(
-                self._packed, parts, self._scales, self._of_entries, self.variables, strict=True
+            scales = self._joined["scales"]
+            scales = _split(_of_bytes(joined["scales"], "float32"), scales) if scales else iter(())
+            for packed, own, is_scaled, fingerprint, variable in zip(
+                self._packed, parts, self._is_scaled, self._of_entries, self.variables, strict=True
             ):
-                variable.assign(_unpack(packed, own, scale, fingerprint))
+                variable.assign(_unpack(packed, own, next(scales) if is_scaled else None, fingerprint))
+            for name, variable in self.joined_variables.items():
+                variable.assign(_of_bytes(joined[name], name))
 
-    def _fingerprints(self, parts):
-        """Checksums of each packed kernel's codes and values, and of all constants together."""
-        constants = [*self._constants, *(scale for scale in self._scales if scale is not None)]
-        by_type: dict[tf.DType, list[tf.Tensor]] = {}
-        for constant in constants:
-            flat = constant if len(constant.shape) == 1 else tf.reshape(constant, [-1])
-            by_type.setdefault(constant.dtype, []).append(flat)
-        wholes = [tf.io.serialize_tensor(tf.concat(flat, axis=0)) for flat in by_type.values()]
-        return tf.strings.to_hash_bucket_fast(tf.concat([*parts, *([whole] for whole in wholes)], axis=0), _BUCKETS)
+    def _constants(self):
+        """For each kernel a vector of strings, and by what they are the joined arrays, compressed.
+
+        TensorFlow may write a constant of fractions shorter, and take a negative zero for one that is not.
+        """
+        joined = {
+            name: tf.constant(compress(np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)))
+            for name, arrays in self._joined.items()
+            if arrays
+        }
+        return _parts(self._packed), joined
+
+
+def _split(flat, arrays):
+    """The arrays that were joined, as tensors."""
+    for piece, array in zip(tf.split(flat, [array.size for array in arrays]), arrays, strict=True):
+        yield piece if array.ndim == 1 else tf.reshape(piece, array.shape)
+
+
+def _of_bytes(string, dtype):
+    """The flat tensor; TensorFlow reads bytes as signed integers only."""
+    read = {"uint32": "int32", "uint64": "int64"}.get(dtype, dtype)
+    flat = tf.io.decode_raw(tf.io.decode_compressed(string, "ZLIB"), read)
+    return flat if read == dtype else tf.bitcast(flat, dtype)
+
+
+def _fingerprints(parts, joined):
+    """Checksums of each part of each kernel, and of the joined arrays."""
+    strings = tf.concat([*parts, *([string] for string in joined.values())], axis=0)
+    return tf.strings.to_hash_bucket_fast(strings, _BUCKETS)
 
 
 def _parts(packed):
@@ -141,20 +187,26 @@ def _kept_symbols(places, kinds, parts):
 
 
 def _kept_draws(places, kinds, parts):
-    seeds, bound = (tf.io.decode_raw(part, kind) for kind, part in zip(kinds[2:], parts[2:], strict=True))
-    others = _places(kinds[0])(parts[0])
-    numbers = 1 + _symbols(kinds[1])(parts[1], tf.size(seeds) - 1)[: tf.size(others)]
-    index = tf.tensor_scatter_nd_update(tf.zeros_like(places, tf.int32), others[:, tf.newaxis], numbers)
+    seeds, bound = _seeds_and_magnitude(kinds, parts)
+    index = tf.zeros_like(places, tf.int32)
+    if len(kinds) > 2:
+        others = _places(kinds[2])(parts[2])
+        numbers = 1 + _symbols(kinds[3])(parts[3], tf.size(seeds) - 1)[: tf.size(others)]
+        index = tf.tensor_scatter_nd_update(index, others[:, tf.newaxis], numbers)
     return _uniform_at(seeds, index, places) * (bound + bound) - bound
 
 
 def _kept_signs(places, kinds, parts):
-    seed, constant = (tf.io.decode_raw(part, kind) for kind, part in zip(kinds[1:], parts[1:], strict=True))
-    others = _places(kinds[0])(parts[0])
-    nowhere = tf.zeros_like(places, tf.int32)
-    other = tf.tensor_scatter_nd_update(nowhere, others[:, tf.newaxis], tf.ones_like(others, tf.int32))
-    positive = tf.not_equal(_uniform_at(seed, nowhere, places) < 0.5, other > 0)
-    return tf.where(positive, constant, -constant)
+    seed, constant = _seeds_and_magnitude(kinds, parts)
+    signs = tf.where(_uniform_at(seed, tf.zeros_like(places, tf.int32), places) < 0.5, constant, -constant)
+    if len(kinds) > 2:
+        others = _places(kinds[2])(parts[2])
+        signs = tf.tensor_scatter_nd_update(signs, others[:, tf.newaxis], -tf.gather(signs, others))
+    return signs
+
+
+def _seeds_and_magnitude(kinds, parts):
+    return (tf.io.decode_raw(part, kind) for kind, part in zip(kinds[:2], parts[:2], strict=True))
 
 
 _KEPT = {"mask": _kept_values, "symbols": _kept_symbols, "seeded": _kept_draws, "seeded_signs": _kept_signs}

@@ -11,6 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOWEST := .venv-lowest
+# Two processes, each of which runs whole files: a file's tests share what its fixtures have trained.
+IN_TWO := -n 2 --dist loadfile
 LIBRARY_TESTS := tests/masks tests/distributions_test.py tests/rerandomization_test.py tests/layers \
     tests/callbacks_test.py tests/conversion_test.py tests/optimization_test.py tests/models_test.py \
     tests/sparsity_report_test.py tests/export
@@ -31,10 +33,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" $(IN_TWO)
 
 test-all: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(IN_TWO)
 
 $(LOWEST)/.ready: pyproject.toml tests/lowest_versions.py
 	$(PYTHON) -m venv $(LOWEST)

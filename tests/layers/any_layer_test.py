@@ -5,8 +5,10 @@ A new kind of layer is covered by adding a row to CASES.
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -35,25 +37,64 @@ class UsersBlock(keras.layers.Layer):
         return inputs
 
 
-# name: (makes the layer, shapes of its inputs, fan-in of each of its kernels)
+@keras.saving.register_keras_serializable(package="test")
+class UsersModel(keras.Model):
+    """A user's subclassed model, with layers in attributes and in a dictionary."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first = layers.Dense(4, activation="relu")
+        self.others = {"norm": layers.LayerNormalization(), "last": layers.Dense(3)}
+
+    def call(self, inputs):
+        return self.others["last"](self.others["norm"](self.first(inputs)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A row of the table.
+
+    Args:
+        make: makes the layer.
+        shapes: of its inputs.
+        fan_in: of each of its kernels.
+        kernel_names: which of its variables are chosen from.
+        tokens: the number of different whole numbers that it takes as inputs, or None for real numbers.
+    """
+
+    make: Callable[[], keras.layers.Layer]
+    shapes: list[tuple[int, ...]]
+    fan_in: list[int]
+    kernel_names: tuple[str, ...] = ("*kernel",)
+    tokens: int | None = None
+
+    def inputs(self, batch):
+        random = np.random.default_rng(0)
+        if self.tokens:
+            return [random.integers(0, self.tokens, (batch, *shape)).astype(np.int32) for shape in self.shapes]
+        return [random.normal(size=(batch, *shape)).astype(np.float32) for shape in self.shapes]
+
+
 CASES = {
-    "dense": (lambda: layers.Dense(4, activation="relu"), [(5,)], [5]),
-    "conv1d": (lambda: layers.Conv1D(4, 3), [(8, 5)], [15]),
-    "depthwise": (lambda: layers.DepthwiseConv2D(3), [(6, 6, 2)], [9]),
-    "separable": (lambda: layers.SeparableConv2D(4, 3), [(6, 6, 2)], [9, 2]),
-    "transposed": (lambda: layers.Conv2DTranspose(4, 4, strides=2), [(5, 5, 2)], [8]),
-    "einsum": (lambda: layers.EinsumDense("abc,cde->abde", (4, 2, 3), bias_axes="e"), [(4, 5)], [5]),
-    "lstm": (lambda: layers.LSTM(4, return_sequences=True), [(6, 3)], [3, 4]),
-    "gru": (lambda: layers.GRU(4), [(6, 3)], [3, 4]),
-    "bidirectional": (lambda: layers.Bidirectional(layers.LSTM(4)), [(6, 3)], [3, 4, 3, 4]),
-    "time_distributed": (lambda: layers.TimeDistributed(layers.Dense(4)), [(6, 3)], [3]),
-    "attention": (lambda: layers.MultiHeadAttention(2, 4), [(5, 8), (6, 8)], [8, 8, 8, 8]),
-    "block": (
+    "dense": Case(lambda: layers.Dense(4, activation="relu"), [(5,)], [5]),
+    "conv1d": Case(lambda: layers.Conv1D(4, 3), [(8, 5)], [15]),
+    "depthwise": Case(lambda: layers.DepthwiseConv2D(3), [(6, 6, 2)], [9]),
+    "separable": Case(lambda: layers.SeparableConv2D(4, 3), [(6, 6, 2)], [9, 2]),
+    "transposed": Case(lambda: layers.Conv2DTranspose(4, 4, strides=2), [(5, 5, 2)], [8]),
+    "einsum": Case(lambda: layers.EinsumDense("abc,cde->abde", (4, 2, 3), bias_axes="e"), [(4, 5)], [5]),
+    "lstm": Case(lambda: layers.LSTM(4, return_sequences=True), [(6, 3)], [3, 4]),
+    "gru": Case(lambda: layers.GRU(4), [(6, 3)], [3, 4]),
+    "bidirectional": Case(lambda: layers.Bidirectional(layers.LSTM(4)), [(6, 3)], [3, 4, 3, 4]),
+    "time_distributed": Case(lambda: layers.TimeDistributed(layers.Dense(4)), [(6, 3)], [3]),
+    "attention": Case(lambda: layers.MultiHeadAttention(2, 4), [(5, 8), (6, 8)], [8, 8, 8, 8]),
+    "block": Case(
         lambda: keras.Sequential([layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Conv2D(2, 3)]),
         [(8, 8, 2)],
         [18, 36],
     ),
-    "users_block": (UsersBlock, [(5,)], [5, 4]),
+    "users_block": Case(UsersBlock, [(5,)], [5, 4]),
+    "users_model": Case(UsersModel, [(5,)], [5, 4]),
+    "embedding": Case(lambda: layers.Embedding(7, 4), [(6,)], [1], ("embeddings",), tokens=7),
 }
 
 
@@ -64,22 +105,23 @@ def case(request):
 
 def made(case, **arguments):
     """A Subnet of the case's layer that has been called, and its inputs."""
-    layer = Subnet(case[0](), **({"sparsity": 0.4, "seed": 3, "name": "mine"} | arguments))
-    inputs = [tf.random.stateless_normal((4, *shape), seed=(1, number)) for number, shape in enumerate(case[1])]
+    defaults = {"sparsity": 0.4, "seed": 3, "name": "mine", "kernel_names": case.kernel_names}
+    layer = Subnet(case.make(), **defaults | arguments)
+    inputs = [tf.constant(each) for each in case.inputs(4)]
     layer(*inputs)
     return layer, inputs
 
 
 def functional(case, **arguments):
     layer, _ = made(case, **arguments)
-    inputs = [keras.Input(shape) for shape in case[1]]
+    inputs = [keras.Input(shape, dtype="int32" if case.tokens else None) for shape in case.shapes]
     outputs = keras.layers.Flatten()(layer(*inputs))
     return keras.Model(inputs, outputs), layer
 
 
 def test_every_kernel_is_found_with_its_fan_in(case):
     layer, _ = made(case, weight_distribution="kaiming_uniform")
-    assert [kernel.fan_in for kernel in layer.subnet_kernels] == case[2]
+    assert [kernel.fan_in for kernel in layer.subnet_kernels] == case.fan_in
     for kernel in layer.subnet_kernels:
         bound = np.sqrt(6 / kernel.fan_in)
         assert 0.7 * bound < np.abs(kernel.variable.numpy()).max() <= bound
@@ -94,7 +136,7 @@ def test_outputs_are_those_of_the_stock_layer_with_masked_kernels(case):
     assert type(stock) is type(layer.layer)
     assert not any(iterand_tf.subnet_layers(stock))
     np.testing.assert_allclose(layer(*inputs), stock(*inputs), rtol=1e-5, atol=1e-6)
-    zeros = sum(int((v.numpy() == 0).sum()) for v in stock.variables if v.name.endswith("kernel"))
+    zeros = sum(int((v.numpy() == 0).sum()) for v in stock.variables if v.name.endswith(("kernel", "embeddings")))
     assert zeros == sum(kernel.num_weights - kernel.num_kept for kernel in layer.subnet_kernels)
 
 
@@ -104,12 +146,12 @@ def test_scores_are_trained_and_kernels_are_not(case):
     scores = [kernel.scores.numpy() for kernel in layer.subnet_kernels]
     trained = [variable.name for variable in model.trainable_variables]
     assert sum(name.endswith("scores") for name in trained) == len(kernels)
-    assert not any(name.endswith("kernel") for name in trained)
+    assert not any(name.endswith(("kernel", "embeddings")) for name in trained)
     model.trainable = False
     model.trainable = True
     assert [variable.name for variable in model.trainable_variables] == trained
     model.compile(keras.optimizers.SGD(0.5), "mse")
-    inputs = [np.random.default_rng(0).normal(size=(8, *shape)) for shape in case[1]]
+    inputs = case.inputs(8)
     model.fit(inputs, np.ones((8, model.output_shape[-1])), epochs=3, verbose=0)
     for kernel, before, first in zip(layer.subnet_kernels, kernels, scores, strict=True):
         np.testing.assert_array_equal(kernel.variable, before)
@@ -139,12 +181,12 @@ def test_a_saved_model_loads_in_a_fresh_process(case, tmp_path):
     for kernel in layer.subnet_kernels:
         kernel.scores.assign(-kernel.scores)
     layer.rerandomize(step=1, rate=0.5)
-    inputs = [np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32) for shape in case[1]]
+    inputs = case.inputs(3)
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "inputs.npz", *inputs)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
-    if case[0] is UsersBlock or len(case[2]) < 4:
+    if len(case.fan_in) < 4:
         # The import takes seconds; the layers with most parts stand for the others.
         return
     script = (
@@ -181,7 +223,7 @@ def test_trains_to_the_same_losses_on_one_and_on_two_devices(name, strategy_scop
         with scope():
             model, _ = functional(case)
             model.compile(keras.optimizers.SGD(0.05), "mse")
-        inputs = [np.random.default_rng(0).normal(size=(4, *shape)) for shape in case[1]]
+        inputs = case.inputs(4)
         targets = np.ones((4, model.output_shape[-1]))
         callbacks = [iterand_tf.Rerandomize(period=2, rate=0.5)]
         fit = model.fit(inputs, targets, batch_size=4, epochs=3, shuffle=False, verbose=0, callbacks=callbacks)

@@ -247,8 +247,15 @@ def _state(point, trial):
     return PointState(point, State.DONE, worker, trial.value)
 
 
-def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler of a search: `"tpe"` or `"random"`; a random one depends on the seed alone."""
+def make_sampler(name: str, seed: int, index: int) -> optuna.samplers.BaseSampler:
+    """What chooses the values of a point of a search.
+
+    Args:
+        name: `"tpe"` or `"random"`; what the latter chooses depends on seed and index alone.
+        seed: of the sweep.
+        index: of the point.
+    """
+    seed = (seed * 1_000_003 + index) % 2**32
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed, constant_liar=True)

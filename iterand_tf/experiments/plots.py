@@ -16,7 +16,8 @@ from iterand_tf.experiments.summary import Group, mean_and_deviation
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart; without their yellow, too pale for
 # a line on white. Markers and line styles say the same once more.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-METHODS_IN_ORDER = ("dense", "edge-popup KU", "edge-popup SC", "IteRand KU", "IteRand SC", "magnitude pruning")
+SUBNETS = ("edge-popup KU", "edge-popup SC", "IteRand KU", "IteRand SC")
+METHODS_IN_ORDER = ("dense", *SUBNETS, "magnitude pruning", "random pruning")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
 WIDTH, PANEL_WIDTH, HEIGHT, DOTS_PER_INCH = 7.2, 1.8, 4.0, 100

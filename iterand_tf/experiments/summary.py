@@ -72,7 +72,7 @@ def method_label(flags: dict[str, Any]) -> str:
     """
     method, distribution = flags["method"], flags["weight_distribution"]
     name = METHODS.get(method, method.replace("_", " "))
-    trained = method in ("dense", "magnitude_pruning")
+    trained = method in ("dense", "magnitude_pruning", "random_pruning")
     return name if trained else f"{name} {DISTRIBUTIONS.get(distribution, distribution)}"
 
 

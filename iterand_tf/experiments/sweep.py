@@ -64,7 +64,7 @@ def sweep(options: SweepConfig, configure: Configure, command: Sequence[str]) ->
     board = Board(
         study,
         space,
-        lambda index: make_sampler(options.sweep_sampler, config.training.seed * 1_000_003 + index),
+        lambda index: make_sampler(options.sweep_sampler, config.training.seed, index),
         options.sweep_patience,
     )
     if config.run.resume:

@@ -1,0 +1,141 @@
+"""Who does which point, where processes race, die between two steps, or come back: boards on one storage."""
+
+import optuna
+import pytest
+
+from iterand_tf.experiments import board as board_module
+from iterand_tf.experiments.board import Board, LostClaimError, State, make_sampler
+from iterand_tf.experiments.points import Point, Space
+
+PATIENCE = 60
+
+
+class Clock:
+    """Stands for the time module of a process."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    time = monotonic
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(board_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def make_board():
+    """A function that gives boards of the same sweep, as several processes have them."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.InMemoryStorage()
+    points = tuple(Point(f"seed={seed}", {"seed": seed}) for seed in (1, 2))
+    space = Space(points, {"seed": optuna.distributions.CategoricalDistribution([1, 2])})
+
+    def make():
+        study = optuna.create_study(storage=storage, study_name="one", direction="maximize", load_if_exists=True)
+        return Board(study, space, lambda index: make_sampler("random", 0, index), PATIENCE)
+
+    return make
+
+
+def states(board):
+    return [each.state for each in board.states()]
+
+
+def claimed(board):
+    """The names of the points that a process can still take."""
+    claims = [board.claim() for state in states(board) if state is State.WAITING]
+    return [claim.point.name for claim in claims if claim]
+
+
+def add_once_more(board):
+    """As a process does that has seen the points without trials too."""
+    for point in board._space.points:
+        board._add(point)
+
+
+def test_a_point_that_was_added_twice_is_run_once(make_board):
+    one, two = make_board(), make_board()
+    assert states(one) == [State.WAITING, State.WAITING]
+    add_once_more(two)
+    assert claimed(one) + claimed(two) == ["seed=1", "seed=2"]
+    # What is one too many is given up by whoever claims it.
+    assert [two.claim() for _ in range(3)] == [None] * 3
+    assert states(two) == [State.RUNNING, State.RUNNING]
+
+
+def test_the_second_trial_of_a_point_that_failed_does_not_count(make_board):
+    one, two = make_board(), make_board()
+    states(one)
+    add_once_more(two)
+    claim = one.claim()
+    one.fail(claim, 5, "exit code 5")
+    assert states(two) == [State.FAILED, State.WAITING]
+    assert claimed(two) == ["seed=2"]
+
+
+def test_a_point_is_freed_when_its_process_has_given_no_sign(make_board, clock):
+    one, two = make_board(), make_board()
+    states(one)
+    claim = one.claim()
+    one.give_sign(claim)
+    assert two.free_lost(lambda name: True) == []
+    clock.now = 50
+    one.give_sign(claim)
+    assert two.free_lost(lambda name: True) == []
+    clock.now = 100
+    assert two.free_lost(lambda name: True) == []
+    clock.now = 111
+    # A process of this machine is still in the directory.
+    assert two.free_lost(lambda name: False) == []
+    assert two.free_lost(lambda name: True) == ["seed=1"]
+    assert states(two) == [State.WAITING, State.WAITING]
+    for use in (lambda: one.give_sign(claim), lambda: one.finish(claim, 0.5), lambda: one.fail(claim, 1, "")):
+        with pytest.raises(LostClaimError):
+            use()
+    assert sorted(claimed(two)) == ["seed=1", "seed=2"]
+
+
+def test_a_process_that_is_new_waits_for_its_own_patience(make_board, clock):
+    one = make_board()
+    states(one)
+    one.give_sign(one.claim())
+    clock.now = 10_000
+    two = make_board()
+    assert two.free_lost(lambda name: True) == []
+    clock.now += PATIENCE + 1
+    assert two.free_lost(lambda name: True) == ["seed=1"]
+
+
+def test_a_point_that_was_given_back_is_taken_at_once(make_board):
+    one, two = make_board(), make_board()
+    states(one)
+    one.give_back(one.claim())
+    assert sorted(claimed(two)) == ["seed=1", "seed=2"]
+
+
+def test_two_processes_that_retry_a_point_retry_it_once(make_board):
+    one, two = make_board(), make_board()
+    states(one)
+    for _ in range(2):
+        one.fail(one.claim(), 5, "exit code 5")
+    one.retry_failed()
+    two.retry_failed()
+    assert states(one) == [State.WAITING, State.WAITING]
+    assert sorted(claimed(one) + claimed(two)) == ["seed=1", "seed=2"]
+
+
+def test_a_random_search_depends_on_seed_and_point_alone():
+    def draw(seed, index):
+        study = optuna.create_study(sampler=make_sampler("random", seed, index))
+        return study.ask().suggest_float("rate", 0, 1)
+
+    largest = 2**31 - 1
+    assert draw(largest, 3) == draw(largest, 3)
+    assert len({draw(seed, index) for seed in (0, 1, largest) for index in range(3)}) == 9

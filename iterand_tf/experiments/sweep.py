@@ -19,7 +19,16 @@ from typing import Any
 from optuna.exceptions import StorageInternalError as StorageError
 
 from iterand_tf.errors import ModelDirError, SweepError, UserError, first_line
-from iterand_tf.experiments.board import Board, Claim, LostClaimError, PointState, State, make_sampler, open_study
+from iterand_tf.experiments.board import (
+    JOURNAL,
+    Board,
+    Claim,
+    LostClaimError,
+    PointState,
+    State,
+    make_sampler,
+    open_study,
+)
 from iterand_tf.experiments.config import SweepConfig
 from iterand_tf.experiments.points import Configure, make_space, point_flags
 from iterand_tf.experiments.text_table import text_table
@@ -60,20 +69,26 @@ def sweep(options: SweepConfig, configure: Configure, command: Sequence[str]) ->
         raise ModelDirError("--mode=sweep needs --model_dir, the directory of the sweep.")
     directory = ModelDir(pathlib.Path(config.run.model_dir).expanduser())
     name = _join(directory, options, config)
-    study = open_study(options.sweep_storage, directory.path, name)
-    board = Board(
-        study,
-        space,
-        lambda index: make_sampler(options.sweep_sampler, config.training.seed, index),
-        options.sweep_patience,
-    )
-    if config.run.resume:
-        board.retry_failed()
     try:
+        study = open_study(options.sweep_storage, directory.path, name)
+        board = Board(
+            study,
+            space,
+            lambda index: make_sampler(options.sweep_sampler, config.training.seed, index),
+            options.sweep_patience,
+        )
+        if config.run.resume:
+            board.retry_failed()
         with deferred_signals() as request, directory.being_written():
             _Worker(options, configure, command, directory.path, board, request).run()
     except StorageError as error:
         raise UserError(f"the sweep's storage failed ({first_line(error)}); repeat the command to continue.") from error
+    except json.JSONDecodeError as error:
+        # A process was killed, or the disk was full, in the midst of a line.
+        raise ModelDirError(
+            f"{directory.path / JOURNAL} is damaged; remove it and repeat the command, which trains no finished point "
+            "again."
+        ) from error
 
 
 def _plan(space, options):

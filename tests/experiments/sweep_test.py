@@ -53,6 +53,11 @@ def test_two_processes_share_the_points(storage_flags, tmp_path):
     assert len(workers) == 2
 
 
+@pytest.mark.parametrize(
+    "storage_flags",
+    ["journal", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sqlite", "postgresql"))],
+    indirect=True,
+)
 def test_the_point_of_a_killed_process_is_continued_by_another(storage_flags, tmp_path, capsys):
     flags = [f"--grid=learning_rate={HANGS},0.25", "--sweep_patience=2", *storage_flags]
     killed = start(tmp_path, *flags)
@@ -183,6 +188,16 @@ def test_bad_input_is_one_sentence(flags, code, sentence, tmp_path, capsys):
     assert error.startswith("error: ")
     assert sentence in error
     assert not notes(tmp_path)
+
+
+def test_a_damaged_journal_is_named_and_can_be_removed(tmp_path, capsys):
+    assert sweep(tmp_path, "--grid=seed=1,2") == 0
+    journal = tmp_path / "sweep" / "sweep.journal"
+    journal.write_text(journal.read_text().rstrip()[:-5] + '{"op_code": 1}\n')
+    assert sweep(tmp_path, "--grid=seed=1,2") == 3
+    assert "sweep.journal is damaged; remove it and repeat the command" in capsys.readouterr().err
+    journal.unlink()
+    assert sweep(tmp_path, "--grid=seed=1,2") == 0
 
 
 def test_a_sweep_of_other_flags_is_refused(tmp_path, capsys):

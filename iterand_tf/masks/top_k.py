@@ -24,7 +24,7 @@ _INT32_MIN = np.int32(-(2**31))
 _INFINITY = np.int32(0x7F800000)
 _ROWS, _COLUMNS = 8, 128
 _BLOCK = _ROWS * _COLUMNS
-_SAMPLE = 2048
+_SAMPLE = 1024
 
 
 def num_kept(size: int, sparsity: float) -> int:
@@ -162,35 +162,27 @@ def _select_largest(scores, kept):
     """
     keys = _key(_blocks(scores))
 
-    def narrow(step, thresholds, edges, totals, above):
-        counts = _count_above(keys, thresholds)
-        new_totals = ops.sum(counts, axis=1)
-        enough = ops.sum(ops.cast(new_totals >= kept, "int32"))
+    def narrow(step, thresholds, edges, totals):
+        counts = ops.sum(_count_above(keys, thresholds), axis=1)
+        enough = ops.sum(ops.cast(counts >= kept, "int32"))
         ends = ops.stack([enough, enough + 1])
-
-        def narrowest(outer, inner):
-            return ops.take(ops.concatenate([outer[:1], inner, outer[1:]]), ends, axis=0)
-
-        edges, totals = narrowest(edges, thresholds), narrowest(totals, new_totals)
+        edges = ops.take(ops.concatenate([edges[:1], thresholds, edges[1:]]), ends)
+        totals = ops.take(ops.concatenate([totals[:1], counts, totals[1:]]), ends)
         thresholds = ops.where(step < 3, _interpolated(edges, totals, kept), _even(edges))
-        thresholds = ops.clip(thresholds, edges[0] + 1, edges[1] - 1)
-        return step + 1, thresholds, edges, totals, narrowest(above, counts)
+        return step + 1, ops.clip(thresholds, edges[0] + 1, edges[1] - 1), edges, totals
 
-    def unresolved(step, thresholds, edges, totals, above):
+    def unresolved(step, thresholds, edges, totals):
         return ops.logical_and(totals[0] > kept, edges[0] + 1 < edges[1])
 
-    # For both edges of the bracket: how many keys exceed it, in all and in each block.
-    num_blocks = keys.shape[0]
-    totals = ops.convert_to_tensor(np.array([num_blocks * _BLOCK, 0], np.int32))
-    above = ops.stack([ops.full((num_blocks,), _BLOCK, "int32"), ops.zeros((num_blocks,), "int32")])
+    # Both ends of the bracket, and how many keys exceed them.
     edges = ops.convert_to_tensor(np.array([-_INFINITY - 1, _INFINITY], np.int32))
-    start = (ops.zeros((), "int32"), _sampled(scores, kept), edges, totals, above)
-    _, _, edges, totals, above = ops.while_loop(unresolved, narrow, start)
-    low, high = edges[0], edges[1]
-    # All candidates, or the first of equal ones: up to the one of this index.
-    last = _index_of_candidate(keys, low, high, above[0] - above[1], kept - totals[1])
+    totals = ops.convert_to_tensor(np.array([math.prod(keys.shape), 0], np.int32))
+    start = (ops.zeros((), "int32"), _sampled(scores, kept), edges, totals)
+    _, _, edges, totals = ops.while_loop(unresolved, narrow, start)
+    size = ops.convert_to_tensor(scores.shape[0], dtype="int32")
+    last = ops.cond(totals[0] > kept, lambda: _last_tied(keys, edges, kept - totals[1]), lambda: size)
     keys, index = _key(scores), ops.arange(scores.shape[0], dtype="int32")
-    selected = ops.logical_or(keys > high, ops.logical_and(keys > low, index <= last))
+    selected = ops.logical_or(keys > edges[1], ops.logical_and(keys > edges[0], index <= last))
     return ops.cast(selected, "float32")
 
 
@@ -210,7 +202,7 @@ def _sampled(scores, kept):
     """Four thresholds from a sample: the kept-th largest lies probably between the middle ones, else the outer ones."""
     size = scores.shape[0]
     # An odd stride has few factors in common with the shape of a kernel.
-    sample = ops.sort(_key(scores[:: size // _SAMPLE | 1]))
+    sample = ops.sort(_key(scores[:: max(size // _SAMPLE, 16) | 1]))
     below = 1 - ops.cast(kept, "float32") / size
     deviation = ops.sqrt(below * (1 - below) * sample.shape[0])
     places = ops.cast(below * sample.shape[0] + np.array([-4, -0.8, 0.8, 4], np.float32) * deviation, "int32")
@@ -247,30 +239,21 @@ def _count_above(keys, thresholds):
     return ops.concatenate([ops.bitwise_and(ops.stack(pairs), 0xFFFF), ops.right_shift(ops.stack(pairs), 16)])
 
 
-def _index_of_candidate(keys, low, high, candidates, number):
-    """The flat index of candidate `number`, counted from 1; `candidates` says how many each block has."""
-    block, before = _reach(candidates, number)
-    keys = ops.reshape(keys[block], (_BLOCK,))
-    inside = ops.cast(ops.logical_and(keys > low, keys <= high), "int32")
+def _last_tied(keys, edges, number):
+    """The flat index of the key inside the bracket that is the last of `number`."""
+    above = _count_above(keys, ops.take(edges, np.array([0, 1, 1, 1])))
+    block, before = _reach(above[0] - above[1], number)
+    # A slice that begins at a tensor takes TensorFlow many seconds to compile.
+    keys = ops.reshape(ops.take(keys, block, axis=0), (_BLOCK,))
+    inside = ops.cast(ops.logical_and(keys > edges[0], keys <= edges[1]), "int32")
     return block * _BLOCK + _reach(inside, number - before)[0]
 
 
 def _reach(counts, number):
     """The first index at which the running sum of `counts` reaches `number`, and the sum before it."""
-    index = ops.arange(counts.shape[0], dtype="int32")
-
-    def halve(start, stop, before):
-        middle = (start + stop) // 2
-        total = ops.sum(ops.where(index < middle, counts, 0))
-        short = total < number
-        return ops.where(short, middle, start), ops.where(short, stop, middle), ops.where(short, total, before)
-
-    def open_(start, stop, before):
-        return start + 1 < stop
-
-    zero = ops.zeros((), "int32")
-    start, _, before = ops.while_loop(open_, halve, (zero, zero + counts.shape[0], zero))
-    return start, before
+    through = ops.cumsum(counts)
+    index = ops.sum(ops.cast(through < number, "int32"))
+    return index, ops.take(through - counts, index)
 
 
 def _blocks(scores):

@@ -1,10 +1,12 @@
 """Keras callbacks of the method: re-randomization between training steps."""
 
 import itertools
+import math
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from iterand_tf.layers import Subnet, SubnetKernel, built_subnet_layers
 from iterand_tf.rerandomization import RerandomizationSchedule
@@ -64,7 +66,8 @@ class Rerandomize(keras.callbacks.Callback):
         else:
             self.schedule = RerandomizationSchedule(period, 0.1 if rate is None else rate)
         self._layers: list[Subnet] = []
-        self._masks: list[np.ndarray] = []
+        # On the device: the host asks how many entries differ, and for the masks only to save them.
+        self._masks: list[Any] = []
         self._redrawn = 0
         self._step = self._epoch_step = 0
         self._begins = False
@@ -100,7 +103,7 @@ class Rerandomize(keras.callbacks.Callback):
 
     def get_state(self) -> dict[str, np.ndarray]:
         """What the logs of an epoch are computed from, to save in its midst; the draws need no state."""
-        masks = {f"mask/{number:05}": np.packbits(mask) for number, mask in enumerate(self._masks)}
+        masks = {f"mask/{number:05}": np.packbits(np.asarray(mask)) for number, mask in enumerate(self._masks)}
         return masks | {"rerandomized_weights": np.asarray(self._redrawn)}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
@@ -111,7 +114,7 @@ class Rerandomize(keras.callbacks.Callback):
         """
         self._redrawn += int(state["rerandomized_weights"])
         self._masks = [
-            np.unpackbits(state[f"mask/{number:05}"], count=mask.size).astype(bool).reshape(mask.shape)
+            np.unpackbits(state[f"mask/{number:05}"], count=math.prod(mask.shape)).astype(bool).reshape(mask.shape)
             for number, mask in enumerate(self._masks)
         ]
 
@@ -122,7 +125,7 @@ class Rerandomize(keras.callbacks.Callback):
         self._masks = self._current_masks()
 
     def _current_masks(self):
-        return [np.asarray(kernel.mask, dtype=bool) for kernel in _kernels(self._layers)]
+        return [ops.cast(kernel.mask, "bool") for kernel in _kernels(self._layers)]
 
 
 def rerandomize_model(
@@ -225,7 +228,7 @@ def check_draws_differ(layers: list[Subnet]) -> None:
 def current_step(model: keras.Model) -> int:
     """Steps that the model's optimizer has done, under a distribution strategy too."""
     attach_state(model)
-    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+    return int(ops.convert_to_numpy(model.optimizer.iterations))
 
 
 def step_after_batch(model: keras.Model, epoch_step: int, batch: int) -> int:
@@ -248,7 +251,7 @@ def attach_state(model: keras.Model) -> None:
         model.jax_state_sync()
 
 
-def flip_ratio(before: list[np.ndarray], after: list[np.ndarray]) -> float:
+def flip_ratio(before: list[Any], after: list[Any]) -> float:
     """Fraction of all mask entries that differ between two lists of masks of equal shapes.
 
     Example:
@@ -256,5 +259,5 @@ def flip_ratio(before: list[np.ndarray], after: list[np.ndarray]) -> float:
     >>> flip_ratio([np.array([1, 0, 1, 0])], [np.array([1, 0, 0, 1])])
     0.5
     """
-    flips = sum(int(np.count_nonzero(old != new)) for old, new in zip(before, after, strict=True))
-    return flips / sum(mask.size for mask in after)
+    flips = sum(int(ops.count_nonzero(ops.not_equal(old, new))) for old, new in zip(before, after, strict=True))
+    return flips / sum(math.prod(mask.shape) for mask in after)

@@ -354,6 +354,14 @@ def test_mask_flip_ratio_is_the_fraction_of_changed_mask_entries():
     assert history["mask_flip_ratio"] == [flips / sum(mask.size for mask in after)]
 
 
+def test_the_host_gets_masks_only_to_save_them():
+    events = Rerandomize(period=3, rate=0.5)
+    fit(compiled(), events)
+    assert all(keras.ops.is_tensor(mask) for mask in events._masks)
+    saved = [value for name, value in events.get_state().items() if name.startswith("mask/")]
+    assert sum(np.unpackbits(mask).sum() for mask in saved) == sum(np.sum(mask) for mask in events._masks)
+
+
 def test_mixed_float16_counts_the_steps_of_the_inner_optimizer():
     keras.config.set_dtype_policy("mixed_float16")
     events = Events(period=3, rate=0.5)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 
 from iterand_tf.errors import first_line
+from iterand_tf.layers import GlobalMasks
 
 
 class CannotCloneError(ValueError):
@@ -51,6 +52,9 @@ def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.
             copies.append((layer, copy))
         return copy
 
+    if isinstance(model, GlobalMasks):
+        # What its layers become need not be Subnet layers.
+        model = keras.Model(model.input, model.output, name=model.name)
     copied = keras.models.clone_model(model, clone_function=copy_of, recursive=True)
     for layer, copy in copies:
         copy.set_weights(layer.get_weights())

@@ -105,15 +105,13 @@ def to_subnet(
     if kernels is None:
         kernels = "redraw" if method == "iterand" else "keep"
     keeps = checks.one_of("kernels", kernels, ("redraw", "keep")) == "keep"
-    common = None
-    if mask == masks.GLOBAL:
-        if not isinstance(sparsity, int | float) or first_sparsity is not None or head_sparsity is not None:
-            raise checks.ArgumentError("sparsity", "one number for all layers with mask='global'", sparsity)
-        common = sparsity
+    is_global = mask == masks.GLOBAL
+    if is_global and not (isinstance(sparsity, int | float) and first_sparsity is None and head_sparsity is None):
+        raise checks.ArgumentError("sparsity", "one number for all layers with mask='global'", sparsity)
     plan = _plan(model, sparsity, include, exclude, kernel_names, first_sparsity, head_sparsity)
     options = SubnetOptions(
         method=method,
-        mask=mask if common is None else masks.PER_KERNEL,
+        mask=masks.PER_KERNEL if is_global else mask,
         sparsity=_any_sparsity(mask, plan),
         min_per_channel=min_per_channel,
         binarize=binarize,
@@ -146,13 +144,13 @@ def to_subnet(
         converted.build(model.get_build_config()["input_shape"])
     for layer, other in made:
         _copy_weights(layer, other, keeps)
-    if common is not None:
+    if is_global:
         inputs, outputs = (
             (converted.inputs[0], converted.outputs[0])
             if isinstance(converted, keras.Sequential)
             else (converted.input, converted.output)
         )
-        converted = GlobalMasks(inputs, outputs, sparsity=common, name=converted.name)
+        converted = GlobalMasks(inputs, outputs, name=converted.name)
     if verbose:
         print(f"to_subnet: {plan.summary(list(subnet_layers(converted)))}")
     return converted

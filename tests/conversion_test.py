@@ -206,6 +206,24 @@ def test_one_threshold_for_a_whole_model(make, tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    "arguments", [{}, {"mask": "global", "sparsity": 0.7}, {"method": "magnitude_pruning"}], ids=str
+)
+def test_copies_and_files_of_weights(arguments, tmp_path):
+    subnet = to_subnet(nested(), seed=0, verbose=False, **arguments)
+    inputs = {"one": np.ones((2, 4), np.float32), "two": np.full((2, 4), -1, np.float32)}
+    subnet.save_weights(tmp_path / "subnet.weights.h5")
+    for load in (
+        lambda copy: copy.set_weights(subnet.get_weights()),
+        lambda copy: copy.load_weights(tmp_path / "subnet.weights.h5"),
+    ):
+        copy = keras.models.clone_model(subnet)
+        assert type(copy) is type(subnet)
+        load(copy)
+        np.testing.assert_array_equal(copy(inputs)["a"], subnet(inputs)["a"])
+        assert iterand_tf.sparsity_report(copy) == iterand_tf.sparsity_report(subnet)
+
+
 def test_a_subclassed_model_under_one_threshold():
     model = Subclassed(8)
     inputs = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)

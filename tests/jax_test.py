@@ -201,7 +201,7 @@ def test_the_example_learns_digits(tmp_path):
         test_labels=labels[test],
     )
     command = [sys.executable, str(ROOT / "examples" / "train_with_jax.py"), "--data=digits.npz", "--model=conv2"]
-    flags = ["--augment=0", "--learning_rate=0.1", "--epochs=20", "--batch_size=32", "--width_factor=0.5"]
+    flags = ["--augment=0", "--learning_rate=0.1", "--epochs=20", "--batch_size=32", "--width_factor=0.25"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         [*command, *flags], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

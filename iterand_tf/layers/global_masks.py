@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 import keras
 from keras import ops
@@ -28,32 +28,36 @@ class GlobalMasks(keras.Model):
     Args:
         inputs: as of a functional `keras.Model`.
         outputs: as of a functional `keras.Model`; all Subnet layers between have one sparsity.
-        sparsity: fraction of all kernel entries that is removed, in [0, 1).
-        **kwargs: `name` and `trainable`.
+        name: of the model.
+        **kwargs: `trainable`.
 
     Raises:
-        ValueError: if there is no Subnet layer, or one has an N:M mask.
+        ValueError: if there is no Subnet layer, their sparsities differ, or one has an N:M mask.
 
     Reference:
-        Frankle and Carbin, ICLR 2019, section 4, and Blalock et al., MLSys 2020, section 2.3, call it global pruning.
+        Blalock et al., MLSys 2020, section 2.3, call it global pruning.
 
     Example:
 
     >>> import keras
     >>> from iterand_tf import SubnetDense
     >>> inputs = keras.Input((8,))
-    >>> hidden = SubnetDense(16, seed=0, name="hidden")
-    >>> model = GlobalMasks(inputs, SubnetDense(2, seed=0, name="head")(hidden(inputs)), sparsity=0.75)
+    >>> hidden = SubnetDense(16, sparsity=0.75, seed=0, name="hidden")
+    >>> model = GlobalMasks(inputs, SubnetDense(2, sparsity=0.75, seed=0, name="head")(hidden(inputs)))
     >>> sum(layer.num_kept for layer in model.layers[1:]), (8 * 16 + 16 * 2) // 4
     (40, 40)
     """
 
-    # A signature of its own keeps Keras from giving copies of other layers this class.
-    def __init__(self, inputs: Any, outputs: Any, *, sparsity: float, **kwargs: Any):
-        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
-        self.sparsity = sparsity
-        self._group = _Group([kernel for layer in built_subnet_layers(self) for kernel in layer.subnet_kernels])
-        self.set_sparsity(sparsity)
+    # With the arguments of a functional model, keras.models.clone_model and from_config give this class again.
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any):
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        layers = list(built_subnet_layers(self))
+        if not layers:
+            raise ValueError("mask='global' needs a model with Subnet layers that are built.")
+        if len(sparsities := sorted({layer.sparsity for layer in layers})) > 1:
+            raise ValueError(f"layers under one threshold have one sparsity. Received: {sparsities}")
+        self._group = _Group([kernel for layer in layers for kernel in layer.subnet_kernels])
+        self._group.share(layers[0].sparsity)
 
     def call(self, inputs, training=None, mask=None, **kwargs):
         with self._group.computed():
@@ -65,27 +69,15 @@ class GlobalMasks(keras.Model):
         Args:
             sparsity: in [0, 1).
         """
-        self.sparsity = sparsity
         for layer in built_subnet_layers(self):
             layer.set_sparsity(sparsity)
         self._group.share(sparsity)
-
-    def get_config(self) -> dict[str, Any]:
-        network = keras.Model(self.input, self.output, name=self.name)
-        return {"network": keras.saving.serialize_keras_object(network), "sparsity": self.sparsity}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        network = keras.saving.deserialize_keras_object(config["network"], custom_objects)
-        return cls(network.input, network.output, sparsity=config["sparsity"], name=network.name)
 
 
 class _Group:
     """Kernels that share one threshold."""
 
     def __init__(self, kernels: list[SubnetKernel]):
-        if not kernels:
-            raise ValueError("mask='global' needs a model with Subnet layers that are built.")
         self._kernels = kernels
         for kernel in kernels:
             if kernel.options.mask != PER_KERNEL:

@@ -96,7 +96,7 @@ class SubnetFactory(SubnetOptions):
 
     def network(self, inputs, outputs, name):
         if self.mask == GLOBAL:
-            return GlobalMasks(inputs, outputs, sparsity=self.sparsity, name=name)
+            return GlobalMasks(inputs, outputs, name=name)
         return keras.Model(inputs, outputs, name=name)
 
     @property

@@ -165,7 +165,7 @@ def results_text(docs: pathlib.Path) -> tuple[str, dict[str, bytes]]:
             parts += ["Mean ± standard deviation over seeds:", as_markdown(groups)]
         plots = {plot.name: plot for plot in make_plots(groups)} if section.get("plots") else {}
         for plot in (plots[name] for name in section.get("plots", []) if name in plots):
-            file = f"{re.sub('[^a-z0-9]+', '_', section['title'].lower()).strip('_')}_{plot.name}.png"
+            file = f"{section['name']}_{plot.name}.png"
             pictures[file] = plot.png
             parts.append(f"![{plot.title}](results/{file})")
     if machines:

@@ -19,6 +19,7 @@ text = "Words."
 
 [[section]]
 title = "Conv6, short"
+name = "short"
 plots = ["training_curves"]
 
 [[section.rows]]
@@ -74,7 +75,7 @@ def test_a_row_without_a_file_was_not_run(docs):
     assert second.endswith("| 100 | abc1234 | A | 0.6 elsewhere |")
     assert "- A: a processor, 2 cores" in lines
     assert "    python main.py --flagfile=flags/FLAGFILE.flags --epochs=5 --seed=SEED --data_dir=TFDS_ROOT" in lines
-    assert (docs / "results" / "conv6_short_training_curves.png").exists()
+    assert (docs / "results" / "short_training_curves.png").exists()
 
 
 def test_seeds_are_taken_together(docs):

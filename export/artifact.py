@@ -16,6 +16,7 @@ import tensorflow as tf
 from export import served_outputs as served_outputs_lib
 from export import serving_extras, tflite
 from export.entropy import kernel_entropy_bits
+from export.interface import Interface
 from export.network import Network
 from export.pack import PackedKernel
 from export.saved_model import write_saved_model
@@ -35,18 +36,19 @@ class Artifact:
     network: Network
     packed: list[PackedKernel]
     rounded: Network
-    input_shape: tuple[int | None, ...]
-    head: str | None
+    interface: Interface
     decode: Callable[[tf.Tensor], tf.Tensor] | None
     labels: Sequence[str]
     flags: str
-    sample: np.ndarray
+    sample: dict[str, np.ndarray]
+    trained: dict[str, np.ndarray]
     tflite_int8: bool
 
     @functools.cached_property
     def encoded_image(self) -> bytes:
         """A PNG of noise, to try `serve_jpeg` with."""
-        channels = self.input_shape[-1] if self.input_shape[-1] in (1, 3) else 3
+        last = next(iter(self.sample.values())).shape[-1]
+        channels = last if last in (1, 3) else 3
         noise = np.random.default_rng(0).integers(0, 256, (40, 30, channels), np.uint8)
         return tf.io.encode_png(noise).numpy()
 
@@ -66,11 +68,11 @@ class Artifact:
         """Writes one format to a directory that does not exist yet; returns the size of the kernels in it."""
         if name == "tflite":
             with tempfile.TemporaryDirectory() as dense:
-                write_saved_model(self.network, pathlib.Path(dense), self.input_shape, self.head)
+                write_saved_model(self.network, pathlib.Path(dense), self.interface)
                 tflite.write_tflite(pathlib.Path(dense), path, self.sample if self.tflite_int8 else None)
         else:
             network, packed = (self.rounded, self.packed) if name == "packed" else (self.network, None)
-            write_saved_model(network, path, self.input_shape, self.head, packed, self.decode, self.labels)
+            write_saved_model(network, path, self.interface, packed, self.decode, self.labels)
         value_bytes = 1 if name == "tflite" and self.tflite_int8 else 4
         records: list[dict[str, Any]] = [
             {
@@ -89,27 +91,39 @@ class Artifact:
         with being_written(path):
             serving_extras.write_record(path, name, self.flags, records)
             if name != "tflite":
-                serving_extras.write_warmup(path, (1, *self.sample.shape[1:]))
+                serving_extras.write_warmup(path, self.sample)
         return sum(record["stored_bytes"] for record in records)
 
-    def compare(self, name: str, served: dict[str, np.ndarray], trained: np.ndarray) -> None:
-        """Raises ExportError when what is served differs from the trained model, or from the rounded one."""
-        if name == "tflite" and self.tflite_int8:
-            compare_outputs(served["images"], trained, INT8_TOLERANCE)
-            return
+    def compare(self, name: str, served: dict[str, dict[str, np.ndarray]]) -> float:
+        """The largest difference of what is served from the trained model.
+
+        Raises:
+            ExportError: if an output differs by too much, or after rounding from the rounded network.
+        """
+        tolerance = INT8_TOLERANCE if name == "tflite" and self.tflite_int8 else TOLERANCE
         network = self.rounded if name == "packed" else self.network
-        compare_outputs(served["images"], trained if network is self.network else network.own_outputs(self.sample))
+        expected = self.trained if network is self.network else self.own_outputs(network, self.sample)
+        compare_outputs(served["sample"], expected, tolerance)
         if "encoded" in served and self.decode is not None:
-            compare_outputs(served["encoded"], network.own_outputs(self.decode(self.encoded_image)[tf.newaxis]))
+            image = np.asarray(self.decode(self.encoded_image))[np.newaxis]
+            compare_outputs(served["encoded"], self.own_outputs(network, dict.fromkeys(self.sample, image)), tolerance)
+        return largest_difference(served["sample"], self.trained)
+
+    def own_outputs(self, network: Network, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A network's answers by name."""
+        outputs = network.own_outputs(self.interface.structured(inputs))
+        return {name: np.asarray(output) for name, output in self.interface.named(outputs).items()}
 
 
-def served_outputs(path: pathlib.Path, sample: np.ndarray, encoded: bytes) -> dict[str, np.ndarray]:
-    """What a fresh process gets from the written directory."""
+def served_outputs(
+    path: pathlib.Path, sample: dict[str, np.ndarray], encoded: bytes
+) -> dict[str, dict[str, np.ndarray]]:
+    """What a fresh process gets from the written directory, see `export.served_outputs`."""
     with tempfile.TemporaryDirectory() as directory:
-        images, image, outputs = (pathlib.Path(directory, name) for name in ("images.npy", "image.png", "outputs.npz"))
-        np.save(images, sample)
+        inputs, image, outputs = (pathlib.Path(directory, name) for name in ("inputs.npz", "image.png", "outputs.npz"))
+        np.savez(inputs, **sample)  # type: ignore[arg-type]
         image.write_bytes(encoded)
-        command = [sys.executable, "-P", served_outputs_lib.__file__, *map(str, (path, images, image, outputs))]
+        command = [sys.executable, "-P", served_outputs_lib.__file__, *map(str, (path, inputs, image, outputs))]
         # This process may hold all memory of the GPUs.
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
         try:
@@ -125,14 +139,34 @@ def served_outputs(path: pathlib.Path, sample: np.ndarray, encoded: bytes) -> di
         if result.returncode:
             reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
             raise ExportError(f"what was written does not load in a fresh process ({reason}); not exported.")
+        results: dict[str, dict[str, np.ndarray]] = {}
         with np.load(outputs) as archive:
-            return dict(archive)
+            for key, values in archive.items():
+                what, _, name = key.partition("/")
+                results.setdefault(what, {})[name] = values
+        return results
 
 
-def compare_outputs(served: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
-    """Raises ExportError when outputs differ by too much."""
-    difference = float(np.max(np.abs(served - expected)))
-    if not difference <= tolerance * float(np.max(np.abs(expected))):
-        raise ExportError(
-            f"the reloaded outputs differ from the trained model's by up to {difference:g}; not exported."
-        )
+def compare_outputs(
+    served: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float = TOLERANCE
+) -> None:
+    """Raises ExportError when an output differs by too much of its largest value.
+
+    Args:
+        served: outputs by name; those that are not expected, as probabilities, are not compared.
+        expected: outputs by name.
+        tolerance: how much is too much.
+    """
+    for name, values in expected.items():
+        difference = largest_difference({name: served[name]}, {name: values})
+        if not difference <= tolerance * float(np.max(np.abs(values), initial=0)):
+            raise ExportError(
+                f"the reloaded outputs differ from the trained model's by up to {difference:g} in {name}; not exported."
+            )
+
+
+def largest_difference(served: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+    """The largest difference of all outputs that are expected."""
+    return max(
+        float(np.max(np.abs(served[name].astype(np.float64) - values), initial=0)) for name, values in expected.items()
+    )

@@ -4,15 +4,16 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from export.artifact import Artifact, compare_outputs, served_outputs
-from export.network import Network, inference_arguments
+from export.interface import HEADS, LOGITS, Interface
+from export.network import Network, as_served, inference_arguments
 from export.pack import DTYPES
-from export.saved_model import HEADS
 from export.versions import check_export_dir, targets_of, written_whole
 from iterand_tf import checks, models
 from iterand_tf.cloning import is_graph
@@ -21,9 +22,6 @@ from iterand_tf.errors import ExportError
 from iterand_tf.layers.walk import all_layers
 
 FORMATS = ("packed", "dense", "tflite")
-_SAMPLE_SIZE = 8
-# The size that a sample has where the model leaves it open.
-_UNKNOWN_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +65,7 @@ def export_saved_model(
     model: keras.Model,
     export_dir: str | os.PathLike,
     version: int | None = None,
-    sample: np.ndarray | None = None,
+    sample: Any = None,
     export_format: str = "packed",
     *,
     head: str | None = None,
@@ -78,15 +76,16 @@ def export_saved_model(
     labels: Sequence[str] = (),
     flags: str = "",
 ) -> ExportResult:
-    """Writes a classifier as `EXPORT_DIR/VERSION` in one format, reloads it elsewhere and compares it with the model.
+    """Writes a model as `EXPORT_DIR/VERSION` in one format, reloads it elsewhere and compares it with the model.
 
     `export_formats` writes several formats at once; it says more about what is written and compared.
 
     Args:
-        model: any built Keras model that takes one float input and gives one output of shape (batch, size).
+        model: any built Keras model, of one or several inputs and outputs.
         export_dir: the directory, created if need be.
         version: whole number of at least 1, or None for one more than the highest there.
-        sample: a batch of inputs to compare on; a subclassed model needs it. None for standard normal ones.
+        sample: a batch of inputs to compare on, an array or a dictionary of arrays by the inputs' names; a subclassed
+            model needs it. None for random ones.
         export_format: `"packed"` (a SavedModel whose kernels are entropy-coded and unpacked when it is loaded),
             `"dense"` (one whose kernels are variables, for converters) or `"tflite"` (a TensorFlow Lite file).
         head: `"softmax"` or `"sigmoid"` where the model ends in logits: the export then serves the probabilities too.
@@ -140,7 +139,7 @@ def export_formats(
     export_dir: str | os.PathLike,
     formats: Sequence[str],
     version: int | None = None,
-    sample: np.ndarray | None = None,
+    sample: Any = None,
     *,
     head: str | None = None,
     kernel_dtype: str = "float32",
@@ -153,21 +152,23 @@ def export_formats(
     """Writes a model in one or several formats, reloads each in a fresh process and compares it with the model.
 
     One format is written to `EXPORT_DIR/VERSION`, several to `EXPORT_DIR/FORMAT/VERSION`. A SavedModel's signature
-    `serving_default` takes `image`, a float32 batch of the model's input shape. It gives `outputs`; or, where it is
-    known that the model is a classifier that ends in logits, `logits` and `probabilities`. It is known of the models
-    of `iterand_tf.models.build`, and where `head` says so. The signature `serve_jpeg` gives the same for
-    `image_bytes`, a batch of encoded images, where it is known how to make inputs of images: `decode` says so, and
-    the models of `build` take pixels in 0-255. BatchNormalization is folded into the layer before it where it can be.
-    Everything is written to temporary directories first and renamed when all checks have passed.
+    `serving_default` takes the model's inputs by their names and gives its outputs by theirs, see `export.interface`;
+    an input without a name is `image`, a single output `outputs`. Where it is known that the model is a classifier that
+    ends in logits, it gives `logits` and `probabilities`. It is known of the models of `iterand_tf.models.build`, and
+    where `head` says so. The signature `serve_jpeg` gives the same for `image_bytes`, a batch of encoded images, where
+    it is known how to make inputs of images: `decode` says so, and the models of `build` take pixels in 0-255.
+    BatchNormalization is folded into the layer before it where it can be. Everything is written to temporary
+    directories first and renamed when all checks have passed.
 
     Args:
-        model: any built Keras model with Subnet layers, or without, that takes one float input and gives one output
-            of shape (batch, size).
+        model: any built Keras model with Subnet layers, or without, of one or several inputs and outputs.
         export_dir: created if need be.
         formats: of `"packed"` (a SavedModel whose kernels are entropy-coded and unpacked when it is loaded),
             `"dense"` (one whose kernels are variables, for converters) and `"tflite"` (`model.tflite`).
         version: whole number of at least 1; None for one more than the highest there.
-        sample: a batch of inputs to compare on, needed for a subclassed model; None for standard normal ones.
+        sample: a batch of inputs to compare on, an array or a dictionary of arrays by the inputs' names; needed for a
+            subclassed model. None for random ones: standard normal, or of zeros and ones where inputs are whole
+            numbers.
         head: `"softmax"` or `"sigmoid"` where the outputs are logits that this function turns into probabilities. None
             for other outputs, and for the models of `iterand_tf.models.build`, which have a softmax head.
         kernel_dtype: type of the values of packed kernels with many distinct ones, a key of `export.pack.DTYPES`.
@@ -207,90 +208,76 @@ def export_formats(
     checks.one_of("kernel_dtype", kernel_dtype, tuple(DTYPES))
     if head is not None:
         checks.one_of("head", head, tuple(HEADS))
+    elif models.from_pixels_to_logits(model) and model.output_shape[-1] > 1:
+        head = "softmax"
     directory = check_export_dir(export_dir)
     targets = targets_of(directory, formats, version)
-    sample = _check_sample(model, sample)
+    _check_built(model, sample)
+    interface = Interface.of(model, sample, head)
+    inputs = interface.sample(sample)
     # The fresh process computes on the CPU, too.
     with tf.device("CPU:0"):
-        trained = _outputs_of(model, sample)
-        num_outputs = trained.shape[-1]
-        labels = _check_labels(labels, num_outputs)
-        if head is None and num_outputs > 1 and models.from_pixels_to_logits(model):
-            head = "softmax"
+        trained = _outputs_of(model, interface, inputs)
+        labels = _check_labels(labels, trained)
         if head == "softmax":
-            _check_logits(trained)
+            _check_logits(trained[LOGITS])
         network = Network.of(model)
         packed = network.packed(kernel_dtype, seeded)
-        rounded = network
-        if kernel_dtype != "float32":
-            compare_outputs(network.own_outputs(sample), trained)
-            rounded = network.rounded(packed)
-        shape = (None, *(model.inputs[0].shape[1:] if is_graph(model) else sample.shape[1:]))
+        rounded = network if kernel_dtype == "float32" else network.rounded(packed)
         if decode is None and models.from_pixels_to_logits(model):
-            decode = _whole_image(shape)
+            decode = _whole_image(*interface.inputs.values())
         if decode is not None:
-            _check_decode(decode, shape[1:])
-        artifact = Artifact(network, packed, rounded, shape, head, decode, labels, flags, sample, tflite_int8)
+            _check_decode(decode, interface.inputs)
+        artifact = Artifact(network, packed, rounded, interface, decode, labels, flags, inputs, trained, tflite_int8)
+        if rounded is not network:
+            compare_outputs(artifact.own_outputs(network, inputs), trained)
         results = {}
         with written_whole(directory, targets) as temporary:
             for name, path in temporary.items():
                 kernel_bytes = artifact.write(name, path)
-                served = served_outputs(path, sample, artifact.encoded_image)
-                artifact.compare(name, served, trained)
-                difference = float(np.max(np.abs(served["images"] - trained)))
+                difference = artifact.compare(name, served_outputs(path, inputs, artifact.encoded_image))
                 weights, entropy = artifact.num_weights, sum(artifact.entropies)
                 coded = sum(each.entropy_bits for each in packed)
                 results[name] = ExportResult(targets[name], weights, kernel_bytes, entropy, coded, difference)
     return results
 
 
-def _check_sample(model, sample):
-    """The batch to compare on: `sample` if it fits the model's input, or a random one."""
-    if not is_graph(model):
-        if not model.built or sample is None or not len(sample):
-            raise ValueError(
-                f"a subclassed model must be called once before, and needs a sample. Received: model={model.name}"
-            )
-        return np.asarray(sample, np.float32)
-    if not model.built:
+def _check_built(model, sample):
+    """Raises ValueError unless it is known what the model takes."""
+    if is_graph(model) and not model.built:
         raise ValueError(f"call the model on an input, or give it a keras.Input, first. Received: model={model.name}")
-    if len(model.inputs) != 1:
-        raise ValueError(f"export takes a model with one input and one output. Received: inputs={model.inputs}")
-    shape = model.inputs[0].shape[1:]
-    if sample is None:
-        known = [size or _UNKNOWN_SIZE for size in shape]
-        return np.random.default_rng(0).standard_normal((_SAMPLE_SIZE, *known)).astype(np.float32)
-    sample = np.asarray(sample, np.float32)
-    fits = sample.ndim == len(shape) + 1 and all(
-        size in (None, given) for size, given in zip(shape, sample.shape[1:], strict=True)
-    )
-    if not fits or not len(sample):
-        raise ValueError(f"sample must be a batch of inputs of shape {shape}. Received: sample.shape={sample.shape}")
-    return sample
+    if not is_graph(model) and (not model.built or sample is None or not len(sample)):
+        raise ValueError(
+            f"a subclassed model must be called once before, and needs a sample. Received: model={model.name}"
+        )
 
 
-def _whole_image(input_shape):
+def _whole_image(spec):
     """Decodes an image to an input of 1 or 3 channels; None if inputs are not such images of known size."""
-    height, width, channels = input_shape[1:] if len(input_shape) == 4 else (None, None, None)
+    height, width, channels = spec.shape[1:] if len(spec.shape) == 4 else (None, None, None)
     if height is None or width is None or channels not in (1, 3):
         return None
     return lambda encoded: whole_of_encoded(encoded, (height, width), channels)
 
 
-def _check_decode(decode, input_shape):
+def _check_decode(decode, inputs):
     """Raises ValueError if the decoder does not give inputs of the model.
 
     Its own errors come here, too: inside of tf.map_fn one would leave TensorFlow's scope of variables changed.
     """
+    if len(inputs) > 1:
+        raise checks.ArgumentError("decode", "left out for a model of several inputs", decode)
     traced = tf.function(decode, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
     image = traced.get_concrete_function().structured_outputs
-    if image.dtype != tf.float32 or not image.shape.is_compatible_with(input_shape):
-        wanted = f"a function of an encoded image that gives a float32 tensor of shape {input_shape}"
+    (spec,) = inputs.values()
+    if image.dtype != spec.dtype or not image.shape.is_compatible_with(spec.shape[1:]):
+        shape = tuple(spec.shape[1:])
+        wanted = f"a function of an encoded image that gives a {spec.dtype.name} tensor of shape {shape}"
         raise checks.ArgumentError("decode", wanted, image)
 
 
-def _check_labels(labels, num_outputs):
-    """The class names as text, one for each output, or none."""
+def _check_labels(labels, outputs):
+    """The class names as text, one for each value of the single output, or none."""
     if labels is None:
         return []
     if isinstance(labels, str | bytes | dict):
@@ -298,13 +285,16 @@ def _check_labels(labels, num_outputs):
     labels = [label.decode() if isinstance(label, bytes) else str(label) for label in labels]
     if any("\n" in label for label in labels):
         raise checks.ArgumentError("labels", "names of one line each", labels)
+    if labels and len(outputs) > 1:
+        raise checks.ArgumentError("labels", "left out for a model of several outputs", labels)
+    num_outputs = next(iter(outputs.values())).shape[-1]
     if labels and len(labels) != num_outputs:
         raise checks.ArgumentError("labels", f"{num_outputs} class names, one for each output", labels)
     return labels
 
 
-def _outputs_of(model, sample):
-    """The model's float32 answers, if they are such as can be served."""
+def _outputs_of(model, interface, inputs):
+    """The model's answers by name, if they are such as can be served."""
     stateful = [layer.name for layer in all_layers(model) if getattr(layer, "stateful", False)]
     if stateful:
         raise ValueError(
@@ -312,7 +302,7 @@ def _outputs_of(model, sample):
             f"stateful=False. Received: layers={stateful}"
         )
     try:
-        outputs = model(sample, **inference_arguments(model))
+        outputs = model(interface.structured(inputs), **inference_arguments(model))
     except tf.errors.UnimplementedError as error:
         if any(getattr(layer, "data_format", None) == "channels_first" for layer in all_layers(model)):
             raise ExportError(
@@ -320,19 +310,17 @@ def _outputs_of(model, sample):
                 "oneDNN; set TF_ENABLE_ONEDNN_OPTS=1 before TensorFlow is imported, or build the model channels last."
             ) from error
         raise
-    if not hasattr(outputs, "shape") or len(outputs.shape) != 2:
-        raise ValueError("export takes a model with one input and one output of shape (batch, size).")
-    outputs = np.asarray(outputs, np.float32)
-    if not np.isfinite(outputs).all():
+    named = {name: np.asarray(as_served(output)) for name, output in interface.named(outputs).items()}
+    if not all(np.isfinite(output).all() for output in named.values()):
         raise ExportError("the trained model's outputs are not finite; train it anew, with a lower learning rate.")
-    return outputs
+    return named
 
 
 def _check_logits(outputs):
     """Raises ValueError if the outputs can hardly be logits of a softmax."""
     if outputs.shape[-1] == 1:
         raise ValueError("head='softmax' needs two outputs or more; a single logit has the head 'sigmoid'.")
-    if outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
+    if outputs.min() >= 0 and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3):
         raise ValueError(
             "with head='softmax' the model must end in logits, of which the export makes probabilities; leave out its "
             f"softmax, or head. Received: outputs={outputs[0]}"

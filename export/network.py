@@ -93,7 +93,7 @@ class Network:
         folded = fold_batch_normalization(baked) if baked is not None and fold else None
         served = model if baked is None else baked if folded is None else folded.model
         kernels = []
-        for variable in _kernels_of(served):
+        for variable in _kernels_of(served, masked, sources):
             values, scale = masked.get(id(variable)), None
             if folded is not None:
                 values, scale = folded.kernels.get(id(variable), (None, None))
@@ -134,11 +134,11 @@ class Network:
                 without |= {id(variable) for variable in kernel.own_variables}
         return [variable for variable in self.model.variables if id(variable) not in without]
 
-    def outputs(self, image: Any, kernels: Sequence[Any], other_weights: Sequence[Any]) -> Any:
-        """Float32 outputs of a batch.
+    def outputs(self, inputs: Any, kernels: Sequence[Any], other_weights: Sequence[Any]) -> Any:
+        """Outputs of a batch, as the model gives them; fractions are float32.
 
         Args:
-            image: a batch of inputs.
+            inputs: a batch, as the model takes it.
             kernels: tensors or variables for `self.kernels`, scaled.
             other_weights: the same for `self.other_weights`.
         """
@@ -155,15 +155,21 @@ class Network:
         with _kernels_as_given(self.model):
             outputs, _ = self.model.stateless_call(
                 *([tensor(variable) for variable in group] for group in groups),
-                image,
+                inputs,
                 **inference_arguments(self.model),
             )
-        return keras.ops.cast(outputs, "float32")
+        return keras.tree.map_structure(as_served, outputs)
 
-    def own_outputs(self, image: np.ndarray) -> np.ndarray:
+    def own_outputs(self, inputs: Any) -> Any:
         """`outputs` with the network's own weights."""
         values = [variable.value for variable in self.other_weights]
-        return np.asarray(self.outputs(image, [kernel.served for kernel in self.kernels], values))
+        return self.outputs(inputs, [kernel.served for kernel in self.kernels], values)
+
+
+def as_served(output: Any) -> Any:
+    """A tensor in the type in which it is served: float32 for fractions, its own for whole numbers."""
+    is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(output.dtype))
+    return keras.ops.cast(output, "float32") if is_float else output
 
 
 def inference_arguments(model: keras.Model) -> dict[str, bool]:
@@ -173,9 +179,18 @@ def inference_arguments(model: keras.Model) -> dict[str, bool]:
     return {"training": False} if takes else {}
 
 
-def _kernels_of(model):
-    variables = [*model.trainable_variables, *model.non_trainable_variables]
-    return [variable for variable in variables if variable.name.endswith("kernel") and variable.dtype in _KERNEL_DTYPES]
+def _kernels_of(model, masked, sources):
+    """Variables that are called kernels or embeddings, and those that a Subnet layer chose from under another name."""
+    return [
+        variable
+        for variable in (*model.trainable_variables, *model.non_trainable_variables)
+        if variable.dtype in _KERNEL_DTYPES
+        and (
+            variable.name.endswith(("kernel", "embeddings"))
+            or id(variable) in masked
+            or _digest(_float32(variable)) in sources
+        )
+    ]
 
 
 def _float32(values):

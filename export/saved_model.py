@@ -7,23 +7,21 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from export.interface import Interface
 from export.network import Network
 from export.pack import PackedKernel
 from export.unpack import PackedKernels
 from export.versions import being_written
 
-INPUT_NAME = "image"
 ENCODED_NAME = "image_bytes"
 LABELS = "labels.txt"
-HEADS = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
 _FORMAT_VERSION = 1
 
 
 def write_saved_model(
     network: Network,
     path: pathlib.Path,
-    input_shape: tuple[int | None, ...],
-    head: str | None = None,
+    interface: Interface,
     packed: Sequence[PackedKernel] | None = None,
     decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
     labels: Sequence[str] = (),
@@ -35,8 +33,7 @@ def write_saved_model(
     Args:
         network: what answers.
         path: the directory to write.
-        input_shape: of a batch, the batch size None.
-        head: `"softmax"` or `"sigmoid"` where the outputs are logits of such a classifier, a key of `HEADS`.
+        interface: names of its inputs and outputs.
         packed: the network's kernels, to write in place of variables; None for variables.
         decode: function of one encoded image, a scalar string, to an input without its batch axis.
         labels: class names, written as the asset `labels.txt`, one a line.
@@ -58,17 +55,17 @@ def write_saved_model(
         # The loaders want one variable that is saved.
         module.format_version = tf.Variable(_FORMAT_VERSION)
 
-    @tf.function(input_signature=[tf.TensorSpec(input_shape, tf.float32, name=INPUT_NAME)], autograph=False)
-    def serve(image):
-        outputs = network.outputs(image, kernels, other_weights())
-        return {"outputs": outputs} if head is None else {"logits": outputs, "probabilities": HEADS[head](outputs)}
+    @tf.function(input_signature=[interface.inputs], autograph=False)
+    def serve(inputs):
+        return interface.served(network.outputs(interface.structured(inputs), kernels, other_weights()))
 
     signatures = {"serving_default": serve}
     if decode is not None:
+        ((name, spec),) = interface.inputs.items()
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=ENCODED_NAME)], autograph=False)
         def serve_jpeg(image_bytes):
-            return serve(tf.map_fn(decode, image_bytes, fn_output_signature=tf.TensorSpec(input_shape[1:])))
+            return serve({name: tf.map_fn(decode, image_bytes, fn_output_signature=tf.TensorSpec(spec.shape[1:]))})
 
         signatures["serve_jpeg"] = serve_jpeg
     for signature in signatures.values():

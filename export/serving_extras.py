@@ -7,9 +7,9 @@ import pathlib
 import platform
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from export.saved_model import INPUT_NAME
 from iterand_tf.version import __version__
 
 DIRECTORY = "assets.extra"
@@ -31,12 +31,12 @@ def write_record(path: pathlib.Path, export_format: str, flags: str, kernels: li
     (path / DIRECTORY / RECORD).write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
-def write_warmup(path: pathlib.Path, input_shape: tuple[int, ...]) -> None:
+def write_warmup(path: pathlib.Path, sample: dict[str, np.ndarray]) -> None:
     """Writes one warm-up request for `serving_default`, of zeros, where tensorflow-serving-api is installed.
 
     Args:
         path: the version's directory.
-        input_shape: of a batch of one.
+        sample: inputs by name, of whose type and shape but for the batch size the zeros are.
     """
     if importlib.util.find_spec("tensorflow_serving") is None:
         return
@@ -45,8 +45,8 @@ def write_warmup(path: pathlib.Path, input_shape: tuple[int, ...]) -> None:
     log = prediction_log_pb2.PredictionLog()
     request = log.predict_log.request
     request.model_spec.signature_name = "serving_default"
-    # One value stands for all.
-    zeros = request.inputs[INPUT_NAME]
-    zeros.CopyFrom(tf.make_tensor_proto(0.0, tf.float32, shape=input_shape))
+    for name, values in sample.items():
+        # One value stands for all.
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(0, values.dtype, shape=(1, *values.shape[1:])))
     with tf.io.TFRecordWriter(str(path / DIRECTORY / WARMUP)) as writer:
         writer.write(log.SerializeToString())

@@ -6,22 +6,21 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from export.saved_model import INPUT_NAME
 from export.versions import being_written
 from iterand_tf.errors import ExportError, first_line
 
 FILE_NAME = "model.tflite"
 
 
-def write_tflite(dense: pathlib.Path, path: pathlib.Path, calibration: np.ndarray | None = None) -> None:
+def write_tflite(dense: pathlib.Path, path: pathlib.Path, calibration: dict[str, np.ndarray] | None = None) -> None:
     """Converts a dense SavedModel's `serving_default` to `path/model.tflite`.
 
     Args:
         dense: directory of the SavedModel.
         path: the directory to write; created if need be.
-        calibration: a batch of inputs that represents what will be served: weights, activations and outputs become
-            int8 and inputs uint8, with ranges taken from it; pixels that span 0-255 so stay what they are. None for
-            float32. Kernels are quantized by output channel, so that ternary ones lose nothing.
+        calibration: a batch of inputs by name that represents what will be served: weights, activations and outputs
+            become int8 and inputs uint8, with ranges taken from it; pixels that span 0-255 so stay what they are. None
+            for float32. Kernels are quantized by output channel, so that ternary ones lose nothing.
 
     Raises:
         ExportError: if TensorFlow Lite has no operation for a part of the network.
@@ -30,7 +29,8 @@ def write_tflite(dense: pathlib.Path, path: pathlib.Path, calibration: np.ndarra
     if calibration is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: (
-            {INPUT_NAME: calibration[i : i + 1]} for i in range(len(calibration))
+            {name: values[i : i + 1] for name, values in calibration.items()}
+            for i in range(min(map(len, calibration.values())))
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type, converter.inference_output_type = tf.uint8, tf.int8

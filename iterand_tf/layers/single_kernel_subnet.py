@@ -96,6 +96,10 @@ class SingleKernelSubnet(Subnet):
         """The kernel with pruned entries at zero, in the kernel's dtype; differentiable in the scores."""
         return self._kernel.effective()
 
+    def __dir__(self) -> list[str]:
+        # Keras looks at every attribute when it saves or loads, and a mask is compiled and computed to be looked at.
+        return [name for name in super().__dir__() if name != "kernel_mask"]
+
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["layer"], config["kernel_names"]

@@ -296,9 +296,11 @@ def _result(last, config, splits, model_dir, state, metrics_file):
     total = sparsity_report(best).total
     num_weights = total.num_weights or num_kernel_entries(best)
     last_accuracy = rows and rows[-1].get("val_accuracy")
+    test_accuracy = _accuracy(last, splits.test, config)
     return {
-        "test_accuracy": _accuracy(last, splits.test, config),
-        "best_test_accuracy": _accuracy(best, splits.test, config),
+        "test_accuracy": test_accuracy,
+        # Before the first epoch the last network is the best.
+        "best_test_accuracy": _accuracy(best, splits.test, config) if rows else test_accuracy,
         "validation_accuracy": float(last_accuracy) if last_accuracy else None,
         "best_validation_accuracy": state.best_accuracy if last_accuracy else None,
         "epochs": state.epoch,

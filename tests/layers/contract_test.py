@@ -19,6 +19,7 @@ from capabilities import NO_CHANNELS_FIRST, runs_channels_first
 
 import iterand_tf
 from iterand_tf import Subnet, SubnetConv2D, SubnetDense
+from iterand_tf.layers import SubnetKernel
 from iterand_tf.layers.subnet_options import SubnetOptions
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -364,3 +365,12 @@ def test_trains_to_the_same_losses_on_one_and_on_two_devices(case, strategy_scop
         return fit.history["loss"]
 
     np.testing.assert_allclose(losses(strategy_scope), losses(contextlib.nullcontext), rtol=1e-5)
+
+
+def test_saving_and_loading_compute_no_mask(tmp_path, monkeypatch):
+    model = keras.Sequential([keras.Input((3,)), iterand_tf.SubnetDense(2)])
+    masks = []
+    monkeypatch.setattr(SubnetKernel, "mask", property(masks.append))
+    model.save(tmp_path / "model.keras")
+    keras.models.load_model(tmp_path / "model.keras")
+    assert not masks

@@ -20,8 +20,8 @@ class Rerandomize(keras.callbacks.Callback):
 
     An event, the re-randomization after a step, happens once: also when `steps_per_execution` skips over its step (it
     then happens when the execution ends), and also when the model was saved between the step and its event and `fit`
-    starts at that very step. It may stand anywhere among other callbacks. In a loop of your own, call
-    `rerandomize_model` instead.
+    starts at that very step. It may stand anywhere among other callbacks, but before a `SparsitySchedule`. In a loop of
+    your own, call `rerandomize_model` instead.
 
     At the end of each epoch `logs` gains two entries, which the history has and callbacks listed after this one see:
 

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
-import numpy as np
 
 from iterand_tf import checks, masks, seeds
 from iterand_tf.cloning import clone, is_graph
 from iterand_tf.layers import GlobalMasks, Subnet, subnet_layers
 from iterand_tf.layers.subnet import KERNEL_NAMES
 from iterand_tf.layers.subnet_options import OPTION_NAMES, SubnetOptions
+from iterand_tf.layers.walk import all_layers
 
 _NAMED = 4
 
@@ -46,7 +46,8 @@ def to_subnet(
     the method iterand, kernels are drawn anew, frozen, and chosen from by trained scores. With the two pruning methods
     the kernels of the model are kept, and trained on under their masks. Whatever else the layers hold, such as biases
     and the statistics of BatchNormalization, is copied and trained as before. Models nested in the model are converted
-    too. A subclassed model becomes one `Subnet` in a Sequential model. `export.bake` is the way back.
+    too. A subclassed model becomes one `Subnet` in a functional model, whose path is the model's name: patterns and
+    exceptions see it as one layer. `export.bake` is the way back.
 
     Args:
         model: a built model without Subnet layers; it is not changed.
@@ -59,8 +60,8 @@ def to_subnet(
             with the method iterand and keep with the others.
         include: patterns of paths of layers; if there are any, all other layers stay as they are.
         exclude: patterns of paths of layers that stay as they are.
-        first_sparsity: sparsity of the first layer with a kernel, None for that of `sparsity`.
-        head_sparsity: sparsity of the last layer with a kernel, None for that of `sparsity`.
+        first_sparsity: sparsity of the first layer that is converted, None for that of `sparsity`.
+        head_sparsity: sparsity of the last layer that is converted, None for that of `sparsity`.
         mask: `"per_kernel"`; `"global"`, one threshold for the scores of all kernels, which then have one sparsity; or
             `"N:M"`, as in `Subnet`.
         min_per_channel: as in `Subnet`.
@@ -98,6 +99,8 @@ def to_subnet(
     >>> [(layer.name, layer.sparsity) for layer in subnet_layers(subnet)]
     [('conv', 0.5), ('head', 0.25)]
     """
+    if not isinstance(model, keras.Model):
+        raise checks.ArgumentError("model", "a Keras model", model)
     if not model.built:
         raise ValueError(f"call the model on an input, or give it a keras.Input, first. Received: model={model.name}")
     if any(subnet_layers(model)):
@@ -122,28 +125,25 @@ def to_subnet(
         score_scale=score_scale,
     )
     base = seeds.make_seed(seed)
-    made: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+    made: list[tuple[keras.layers.Layer, Subnet]] = []
 
     def replacement(layer):
         if id(layer) in plan.sparsities:
             own = {"sparsity": plan.sparsities[id(layer)], "seed": seeds.fold(base, plan.paths[id(layer)])}
             arguments = {name: getattr(options, name) for name in OPTION_NAMES} | own
             made.append((layer, Subnet(layer, kernel_names=kernel_names, **arguments)))
-        elif isinstance(layer, keras.layers.BatchNormalization) and not batch_normalization_gains:
-            config = layer.get_config() | {"scale": False, "center": False}
-            made.append((layer, type(layer).from_config(config)))
-            made[-1][1].build(layer.get_build_config()["input_shape"])
-        else:
-            return None
-        return made[-1][1]
+            return made[-1][1]
+        if not batch_normalization_gains and _has_gains(layer) and not _matches(plan.paths[id(layer)], exclude):
+            return _without_gains(layer)
+        return None
 
     if is_graph(model):
         converted = clone(model, replacement)
     else:
-        converted = keras.Sequential([replacement(model)], name=model.name)
-        converted.build(model.get_build_config()["input_shape"])
-    for layer, other in made:
-        _copy_weights(layer, other, keeps)
+        inputs = _inputs(model)
+        converted = keras.Model(inputs, replacement(model)(inputs), name=model.name)
+    for layer, subnet in made:
+        _take_weights(subnet, layer, keeps)
     if is_global:
         inputs, outputs = (
             (converted.inputs[0], converted.outputs[0])
@@ -199,12 +199,6 @@ def _plan(model, sparsity, include, exclude, kernel_names, first_sparsity, head_
                 f"{', '.join(list(with_kernel.values())[:8])}. Received: {sparsity=}, {include=}, {exclude=}"
             )
     sparsity_of = _sparsity_function(sparsity)
-    exceptions = {
-        list(shapes)[place]: value for place, value in ((0, first_sparsity), (-1, head_sparsity)) if value is not None
-    }
-    for name, value in (("first_sparsity", first_sparsity), ("head_sparsity", head_sparsity)):
-        if value is not None:
-            checks.number(name, value, minimum=0, below=1)
     sparsities = {}
     left: dict[str, list[str]] = {
         "without a kernel": [path for key, (path, _) in paths.items() if key not in shapes],
@@ -213,7 +207,7 @@ def _plan(model, sparsity, include, exclude, kernel_names, first_sparsity, head_
         "given no sparsity": [],
     }
     for key, path in with_kernel.items():
-        value = exceptions[key] if key in exceptions else sparsity_of(path, shapes[key])
+        value = sparsity_of(path, shapes[key])
         if _matches(path, exclude) or (include and not _matches(path, include)):
             left["excluded"].append(path)
         elif value is None:
@@ -224,6 +218,9 @@ def _plan(model, sparsity, include, exclude, kernel_names, first_sparsity, head_
             sparsities[key] = float(value)
     if not sparsities:
         raise ValueError(f"no layer is left to convert. Received: {sparsity=}, {include=}, {exclude=}")
+    for name, value, place in (("first_sparsity", first_sparsity, 0), ("head_sparsity", head_sparsity, -1)):
+        if value is not None:
+            sparsities[list(sparsities)[place]] = checks.number(name, value, minimum=0, below=1)
     return _Plan({key: path for key, (path, _) in paths.items()}, sparsities, left)
 
 
@@ -277,23 +274,49 @@ def _largest_kernel(layer, kernel_names):
     return max(shapes, key=math.prod, default=None)
 
 
-def _copy_weights(layer, other, with_kernels):
-    """Gives a Subnet's layer, or another one of the same kind, the weights of the layer that it stands for.
+def _inputs(model):
+    """Inputs like those that a subclassed model was built on."""
 
-    Args:
-        layer: that is stood for.
-        other: that stands for it.
-        with_kernels: whether to copy the kernels that are chosen from too.
-    """
-    chosen = set() if with_kernels else {id(kernel.variable) for kernel in getattr(other, "subnet_kernels", [])}
-    sources = {_place(variable, layer): variable for variable in layer.variables}
-    inner = other.layer if isinstance(other, Subnet) else other
-    for variable in inner.variables:
-        source = sources.get(_place(variable, inner))
-        if id(variable) not in chosen and source is not None:
-            variable.assign(np.asarray(source))
+    def inputs(shape):
+        if isinstance(shape, dict):
+            return {name: inputs(each) for name, each in shape.items()}
+        if all(size is None or isinstance(size, int) for size in shape):
+            return keras.Input(batch_shape=(None, *shape[1:]), dtype=model.input_dtype)
+        return [inputs(each) for each in shape]
+
+    config = model.get_build_config() or {}
+    if "input_shape" not in config:
+        raise ValueError(
+            "what the subclassed model takes is not known; let its call take one argument, or write it as "
+            f"keras.Model(inputs, outputs). Received: model={model.name} of class {type(model).__name__}"
+        )
+    return inputs(config["input_shape"])
 
 
-def _place(variable, layer):
-    """The variable's path below its layer."""
-    return variable.path.rpartition(f"{layer.name}/")[2] if layer.name in variable.path else variable.path
+def _take_weights(subnet, layer, with_kernels):
+    """Gives a Subnet the weights of the layer that it stands for."""
+    if not subnet.subnet_kernels:
+        raise ValueError(
+            f"the kernels of the layer {layer.name} are not made by add_weight, so they cannot be chosen from; exclude "
+            f"it. Received: layer of class {type(layer).__name__}"
+        )
+    for ours, theirs in zip(all_layers(subnet.layer), all_layers(layer), strict=False):
+        if ours.trainable != theirs.trainable:
+            raise ValueError(
+                f"the layer {theirs.name} inside of {layer.name} was frozen after it was made, which a copy does not "
+                f"see; set trainable where it is made, or exclude {layer.name}. Received: trainable={theirs.trainable}"
+            )
+    subnet.take_weights(layer, with_kernels)
+
+
+def _has_gains(layer):
+    return isinstance(layer, keras.layers.BatchNormalization) and layer.trainable and (layer.scale or layer.center)
+
+
+def _without_gains(layer):
+    """A BatchNormalization of the same statistics without scale and center."""
+    copy = type(layer).from_config(layer.get_config() | {"scale": False, "center": False})
+    copy.build(layer.get_build_config()["input_shape"])
+    copy.moving_mean.assign(layer.moving_mean)
+    copy.moving_variance.assign(layer.moving_variance)
+    return copy

@@ -29,10 +29,11 @@ def fresh(kernel: Any, mask: Any, fresh_kernel: Any, seed: int) -> Any:
 def recycled(kernel: Any, mask: Any, fresh_kernel: Any, seed: int) -> Any:
     """Values of kept entries, each of them equally likely, in place of the new draw.
 
-    Where nothing is kept it is the new draw.
+    Where nothing is kept it is the new draw. In the paper the entries with the lowest scores take the values of those
+    with the highest; here any pruned entry may take that of any kept one, at the schedule's rate.
 
     Reference:
-        Gorbett and Whitley, "Randomly Initialized Subnetworks with Iterative Weight Recycling", 2023, section 3.
+        After Gorbett and Whitley, "Randomly Initialized Subnetworks with Iterative Weight Recycling", 2023.
 
     Example:
 

@@ -15,13 +15,16 @@ from iterand_tf.layers.walk import all_layers
 class SparsitySchedule(keras.callbacks.Callback):
     """Raises the sparsity of all Subnet layers of a model on a schedule, in plain `model.fit`.
 
-    Each training step is done at the sparsity that the schedule gives for it. Functions that are compiled stay as they
-    are. With `steps_per_execution` above 1 the sparsity changes between executions only.
+    Each training step is done at the sparsity that the schedule gives for it, one number for all layers, whatever they
+    had before. Functions that are compiled stay as they are. With `steps_per_execution` above 1 the sparsity changes
+    between executions only. Let it stand after `Rerandomize` in the list, which then re-draws what the step before has
+    left out.
 
     Args:
         schedule: a function of the step that gives a sparsity in [0, 1), or a pruning schedule of
             tensorflow-model-optimization, `PolynomialDecay` or `ConstantSparsity`. Such a schedule says at which steps
-            it prunes; between them the sparsity stays, and before the first one it is 0.
+            it prunes; between them the sparsity stays, and before the first one it is 0. A `PolynomialDecay` reaches
+            its end only where `frequency` divides `end_step - begin_step`.
 
     Raises:
         ValueError: in training, if the schedule gives no sparsity or lowers it, or the model has no Subnet layer.
@@ -48,7 +51,7 @@ class SparsitySchedule(keras.callbacks.Callback):
         self._schedule = schedule
         self._sparsity: float | None = None
         self._begins = False
-        self._epoch_step = 0
+        self._step = self._epoch_step = 0
 
     def on_train_begin(self, logs=None):
         # Other callbacks may restore the model now, so its step is not read yet.
@@ -60,13 +63,16 @@ class SparsitySchedule(keras.callbacks.Callback):
             self._begins = False
             if not any(subnet_layers(self.model)):
                 raise ValueError(f"SparsitySchedule needs a model with Subnet layers. Received: {self.model.name=}")
-            self._apply(self._epoch_step)
+            self._apply(self._epoch_step - 1, self._epoch_step)
 
     def on_train_batch_end(self, batch, logs=None):
-        self._apply(step_after_batch(self.model, self._epoch_step, batch))
+        self._apply(self._step, step_after_batch(self.model, self._epoch_step, batch))
 
-    def _apply(self, step):
-        value = self._value(step)
+    def _apply(self, previous, step):
+        """Does what is due after the previous step and up to this one."""
+        self._step = step
+        values = [self._value(each) for each in range(previous + 1, step + 1)]
+        value = next((each for each in reversed(values) if each is not None), None)
         if value is None or value == self._sparsity:
             return
         checks.number("sparsity", value, minimum=0, below=1)
@@ -111,8 +117,10 @@ def set_sparsity(model: keras.Model, sparsity: float) -> None:
     >>> sparsity_report(model).total.num_kept
     5
     """
+    groups = [layer for layer in all_layers(model) if isinstance(layer, GlobalMasks)]
+    grouped = {id(layer) for group in groups for layer in subnet_layers(group)}
+    for group in groups:
+        group.set_sparsity(sparsity)
     for layer in subnet_layers(model):
-        layer.set_sparsity(sparsity)
-    for layer in all_layers(model):
-        if isinstance(layer, GlobalMasks):
+        if id(layer) not in grouped:
             layer.set_sparsity(sparsity)

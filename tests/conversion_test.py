@@ -60,6 +60,100 @@ def test_nested_shared_and_several_inputs_and_outputs(tmp_path, capsys):
     np.testing.assert_array_equal(again(inputs)["a"], outputs["a"])
 
 
+@keras.saving.register_keras_serializable(package="test")
+class Block(keras.layers.Layer):
+    """A user's layer: sublayers without names of their own, a plain variable, and names that contain its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.gain = keras.Variable(np.ones(4, np.float32))
+        self.steps = [layers.Dense(4, activation="relu"), layers.Dense(4)]
+        self.norm = layers.BatchNormalization()
+        self.self_block, self.cross_block = layers.Dense(4, name="self_block"), layers.Dense(4, name="cross_block")
+
+    def call(self, inputs):
+        for step in self.steps:
+            inputs = step(inputs)
+        return self.gain * self.norm(self.self_block(inputs) + self.cross_block(inputs))
+
+
+@keras.saving.register_keras_serializable(package="test")
+class TwoInputs(keras.Model):
+    def __init__(self, frozen=False, **kwargs):
+        super().__init__(**kwargs)
+        self.frozen = frozen
+        self.backbone, self.head = layers.Dense(4), layers.Dense(2)
+        self.backbone.trainable = not frozen
+        self.scaled = layers.Normalization()
+
+    def call(self, inputs):
+        one, two = inputs.values() if isinstance(inputs, dict) else inputs
+        return self.head(self.backbone(self.scaled(one)) + self.backbone(two))
+
+    def get_config(self):
+        return super().get_config() | {"frozen": self.frozen}
+
+
+def with_block():
+    return keras.Sequential([keras.Input((4,)), Block(name="block"), layers.Dense(2)])
+
+
+def two_inputs(frozen=False, named=False):
+    model = TwoInputs(frozen)
+    model.scaled.adapt(np.random.default_rng(1).normal(size=(50, 4)) * 3 + 1)
+    model(PAIR if named else list(PAIR.values()))
+    return model
+
+
+PAIR = {"one": np.ones((3, 4), np.float32), "two": np.full((3, 4), -1, np.float32)}
+
+
+@pytest.mark.parametrize("make", [with_block, two_inputs, lambda: two_inputs(named=True), nested])
+def test_all_weights_are_taken_over(make):
+    """With nothing removed, a model whose kernels are kept answers as it did, and so does its bake."""
+    model = make()
+    for number, variable in enumerate(model.variables):
+        if variable.trainable:
+            variable.assign(np.random.default_rng(number).normal(size=variable.shape))
+    shape = model.get_build_config()["input_shape"]
+    inputs = PAIR if isinstance(shape, dict) or len(model.layers) > 6 else list(PAIR.values())
+    inputs = PAIR["one"] if isinstance(model, keras.Sequential) else inputs
+    subnet = to_subnet(model, 0.0, kernels="keep", verbose=False)
+    for other in (subnet, bake(subnet)):
+        keras.tree.map_structure(
+            lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5), other(inputs), model(inputs)
+        )
+
+
+def test_frozen_layers_inside_of_a_model_of_ones_own():
+    model = two_inputs(frozen=True)
+    subnet = to_subnet(model, 0.0, verbose=False)
+    (layer,) = subnet_layers(subnet)
+    assert [kernel.shape for kernel in layer.subnet_kernels] == [(4, 2)]
+    np.testing.assert_array_equal(layer.layer.backbone.kernel, model.backbone.kernel)
+    late = two_inputs()
+    late.backbone.trainable = False
+    with pytest.raises(ValueError, match="was frozen after it was made, which a copy does not see"):
+        to_subnet(late, verbose=False)
+
+
+def test_what_stays_as_it_is_keeps_its_gains():
+    model = conv_net()
+    model.get_layer("bn").trainable = False
+    model.get_layer("bn").gamma.assign([4.0] * 4)
+    subnet = to_subnet(model, batch_normalization_gains=False, verbose=False)
+    np.testing.assert_array_equal(subnet.get_layer("bn").gamma, [4] * 4)
+    subnet = to_subnet(conv_net(), batch_normalization_gains=False, exclude=["conv", "bn"], verbose=False)
+    assert subnet.get_layer("bn").scale
+
+
+def test_exceptions_are_for_layers_that_are_converted():
+    model = conv_net()
+    model.get_layer("conv").trainable = False
+    subnet = to_subnet(model, 0.5, first_sparsity=0.1, head_sparsity=0.2, verbose=False)
+    assert [layer.sparsity for layer in subnet_layers(subnet)] == [0.1, 0.2]
+
+
 def test_a_subclassed_model():
     model = Subclassed()
     model(np.ones((2, 3)))
@@ -76,6 +170,11 @@ def conv_net():
     return keras.Sequential(
         [keras.Input((8, 8, 1)), *steps, layers.Dense(4, name="hidden"), layers.Dense(2, name="head")]
     )
+
+
+def without_normalization():
+    steps = [layers.Conv2D(4, 3, name="conv"), layers.ReLU(), layers.Flatten(), layers.Dense(2, name="head")]
+    return keras.Sequential([keras.Input((8, 8, 1)), *steps])
 
 
 def test_sparsities_by_pattern_exclusions_and_frozen_layers(capsys):
@@ -110,6 +209,7 @@ def test_what_is_not_a_kernel_is_copied():
         (conv_net, {"sparsity": {"conv": -1}}, r"sparsity\['conv'\] must be at least 0"),
         (lambda: keras.Sequential([keras.Input((4,)), layers.ReLU()]), {}, "needs a model that has kernels"),
         (lambda: to_subnet(conv_net(), verbose=False), {}, "is not converted twice"),
+        (lambda: "model", {}, "model must be a Keras model"),
         (conv_net, {"include": ["nothing"]}, "no layer with a kernel has a path that matches 'nothing'"),
         (conv_net, {"include": ["conv"], "exclude": ["c*"]}, "no layer is left to convert"),
         (conv_net, {"sparsity": lambda path, shape: None}, "no layer is left to convert"),
@@ -241,14 +341,13 @@ def test_one_threshold_trains_alike_on_two_devices(strategy_scope):
     def losses(scope):
         with scope():
             keras.utils.set_random_seed(0)
-            model = to_subnet(conv_net(), 0.6, mask="global", seed=0, exclude=(), verbose=False)
+            model = to_subnet(without_normalization(), 0.6, mask="global", seed=0, verbose=False)
             model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         callbacks = [iterand_tf.Rerandomize(2, 0.5)]
         fit = model.fit(images, LABELS % 2, batch_size=4, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
         return fit.history["loss"]
 
-    # Each replica normalizes its own part of a batch.
-    np.testing.assert_allclose(losses(strategy_scope), losses(contextlib.nullcontext), rtol=0.3)
+    np.testing.assert_allclose(losses(strategy_scope), losses(contextlib.nullcontext), rtol=1e-4)
 
 
 SMALL = {

@@ -82,6 +82,16 @@ def test_constant_sparsity_of_tfmot(tfmot_schedules):
     assert kept == [size] * 3 + [size - round(0.6 * size)] * 3
 
 
+def test_steps_that_an_execution_skips_over_count(tfmot_schedules):
+    decay = tfmot_schedules.PolynomialDecay(0.2, 0.8, begin_step=1, end_step=9, frequency=4)
+    model = network()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.05), loss, steps_per_execution=3)
+    model.fit(IMAGES, LABELS, batch_size=4, epochs=2, verbose=0, callbacks=[SparsitySchedule(decay)])
+    for layer in sparsity_report(model).layers:
+        assert layer.num_kept == layer.num_weights - round(0.8 * layer.num_weights)
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_functions_are_traced_once(jit_compile):
     model = keras.Sequential([keras.Input((6,)), SubnetDense(5)])
@@ -115,11 +125,13 @@ def test_what_is_saved_continues(tmp_path):
 
 
 def test_beside_rerandomization():
-    model = network()
+    model = network(weight_distribution="kaiming_uniform")
+    size = sparsity_report(model).total.num_weights
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    callbacks = [SparsitySchedule(lambda step: 0.1 * step), Rerandomize(2, 1.0)]
+    callbacks = [Rerandomize(3, 1.0), SparsitySchedule(lambda step: 0.5 if step >= 3 else 0.25)]
     history = model.fit(IMAGES, LABELS, batch_size=4, verbose=0, callbacks=callbacks)
-    assert history.history["rerandomized_weights"][0] > 0
+    # After step 3 what steps 0 to 2 were done without, and after step 6 what steps 3 to 5 were.
+    assert history.history["rerandomized_weights"] == [pytest.approx(0.25 * size + 0.5 * size, abs=10)]
 
 
 @pytest.mark.parametrize(

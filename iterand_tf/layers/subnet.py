@@ -223,6 +223,40 @@ class Subnet(keras.layers.Layer):
         Raises:
             ValueError: if this layer has not been built.
         """
+        twin, made = self._twin()
+        baked = {id(kernel.variable): kernel.baked() for kernel in self.subnet_kernels}
+        for variable, source in self._pairs(twin, made):
+            variable.assign(baked.get(id(source), source))
+        _finalize(twin)
+        return twin
+
+    def take_weights(self, layer: keras.layers.Layer, with_kernels: bool) -> None:
+        """Assigns the weights of a layer to the inner layer, which is one like it.
+
+        Args:
+            layer: a built layer of the inner layer's class and configuration.
+            with_kernels: whether to take its kernels too.
+
+        Raises:
+            ValueError: if this layer has not been built, or the other one has other weights.
+        """
+        twin, made = self._twin()
+        shapes, others = ([tuple(variable.shape) for variable in each.variables] for each in (layer, twin))
+        if shapes != others:
+            raise ValueError(
+                f"the weights of the layer {layer.name} are not those that a layer of its configuration makes; give it "
+                f"a get_config that says all. Received: shapes={shapes}, and of the new layer {others}"
+            )
+        # Layers of one configuration list their variables in one order; that in which the Subnet lists them is another.
+        sources = {id(ours): theirs for ours, theirs in zip(twin.variables, layer.variables, strict=True)}
+        chosen = set() if with_kernels else {id(kernel.variable) for kernel in self.subnet_kernels}
+        for ours, variable in self._pairs(twin, made):
+            if id(variable) not in chosen:
+                variable.assign(sources[id(ours)])
+        _finalize(self.layer)
+
+    def _twin(self):
+        """A layer like the inner one without masks, built, and its weights in the order in which it made them."""
         if self._specs is None:
             raise ValueError(f"call the layer on an input, or build it, before this. Received: layer={self.name}")
         made: list[keras.Variable] = []
@@ -234,10 +268,14 @@ class Subnet(keras.layers.Layer):
         with _weights_made_by(make):
             twin = _from_config(self.layer, self.name, self.dtype_policy)
             _call_on(twin, self._specs)
-        baked = {id(kernel.variable): kernel.baked() for kernel in self.subnet_kernels}
-        for variable, source in zip(made, self._created, strict=True):
-            variable.assign(baked.get(id(source), source))
-        return twin
+        return twin, made
+
+    def _pairs(self, twin, made):
+        """Pairs of a twin's variable and the inner layer's; those that no add_weight has made come last."""
+        recorded = {id(variable) for variable in (*made, *self._created)}
+        rest = ([each for each in layer.variables if id(each) not in recorded] for layer in (twin, self.layer))
+        yield from zip(made, self._created, strict=True)
+        yield from zip(*rest, strict=True)
 
     def get_config(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in OPTION_NAMES}
@@ -269,6 +307,7 @@ class Subnet(keras.layers.Layer):
     def _build_on(self, args, kwargs):
         with _weights_made_by(self._make_weight):
             _call_on(self.layer, (args, kwargs))
+        _finalize(self.layer)
         self._specs = (args, kwargs)
         self.built = True
 
@@ -278,6 +317,7 @@ class Subnet(keras.layers.Layer):
             name is not None
             and any(fnmatch.fnmatchcase(name, pattern) for pattern in self.kernel_names)
             and arguments.get("trainable", True)
+            and layer.trainable
             and len(arguments["shape"]) > 1
         )
         if not is_kernel:
@@ -369,6 +409,13 @@ def _call_on(layer, specs):
     """Builds a layer by a call on specifications, which computes nothing."""
     args, kwargs = keras.tree.map_structure(_specification, specs)
     layer(*args, **kwargs)
+
+
+def _finalize(layer):
+    """Lets preprocessing layers compute what they use from their weights; in a call on specifications they cannot."""
+    for each in all_layers(layer):
+        if hasattr(each, "finalize_state"):
+            each.finalize_state()
 
 
 def _specification(value):

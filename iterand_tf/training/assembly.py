@@ -13,6 +13,7 @@ import tensorflow as tf
 from iterand_tf import data, models, optimization
 from iterand_tf.callbacks import Rerandomize
 from iterand_tf.checks import ArgumentError
+from iterand_tf.cloning import is_graph
 from iterand_tf.conversion import to_subnet
 from iterand_tf.errors import DataError, UserError, first_line
 from iterand_tf.layers.subnet_options import OPTION_NAMES
@@ -117,6 +118,10 @@ def _pruned(config, splits):
         raise UserError(
             f"--initial_model={method.initial_model} holds no Keras model that can be read: {first_line(error)}"
         ) from error
+    if not is_graph(model):
+        raise UserError(f"--initial_model={method.initial_model} must be a functional or Sequential model.")
+    if getattr(model.layers[-1], "activation", None) in (keras.activations.softmax, keras.activations.sigmoid):
+        raise UserError(f"--initial_model={method.initial_model} ends in probabilities; let it end in logits.")
     shapes = (model.input_shape[1:], model.output_shape[1:])
     if shapes != (splits.train.image_shape, (splits.train.num_classes,)):
         raise UserError(
@@ -159,13 +164,19 @@ def check_steps(config: Config, steps_per_epoch: int) -> None:
             f"--steps_per_execution={steps} must divide the {steps_per_epoch} steps of an epoch: one of "
             f"{', '.join(map(str, divisors))}."
         )
-    begin_step, end_step = (
-        config.method.sparsity_begin_step,
-        sparsity_end_step(config, steps_per_epoch * config.training.epochs),
-    )
-    if config.method.sparsity_schedule != "constant" and begin_step >= end_step:
+    method, num_steps = config.method, steps_per_epoch * config.training.epochs
+    begin, end = method.sparsity_begin_step, sparsity_end_step(config, num_steps)
+    if method.sparsity_schedule == "constant" or not num_steps:
+        return
+    if begin >= end:
         raise UserError(
-            f"--sparsity_begin_step={begin_step} must be below --sparsity_end_step, which is {end_step} here."
+            f"--sparsity_begin_step={begin} and --sparsity_frequency={method.sparsity_frequency} leave no step to "
+            f"prune at in the first three quarters of {num_steps} steps; lower one of them."
+        )
+    if end > num_steps or (end - begin) % method.sparsity_frequency:
+        raise UserError(
+            f"--sparsity_end_step={end} must be at most {num_steps}, the steps of the run, and a multiple of "
+            f"--sparsity_frequency={method.sparsity_frequency} after --sparsity_begin_step={begin}."
         )
 
 
@@ -223,10 +234,15 @@ def rerandomize_callback(config: Config, num_steps: int) -> Rerandomize | None:
 
 
 def sparsity_end_step(config: Config, num_steps: int) -> int:
-    """The step from which on the network has its final sparsity."""
-    if config.method.sparsity_schedule == "constant":
+    """The step from which on the network has its final sparsity.
+
+    It is one at which the schedule prunes, a multiple of --sparsity_frequency after the first.
+    """
+    method = config.method
+    if method.sparsity_schedule == "constant":
         return 0
-    return config.method.sparsity_end_step or num_steps * 3 // 4
+    begin, frequency = method.sparsity_begin_step, method.sparsity_frequency
+    return method.sparsity_end_step or begin + (num_steps * 3 // 4 - begin) // frequency * frequency
 
 
 def sparsity_callback(config: Config, num_steps: int) -> SparsitySchedule | None:
@@ -237,7 +253,7 @@ def sparsity_callback(config: Config, num_steps: int) -> SparsitySchedule | None
         num_steps: of the whole run.
     """
     method = config.method
-    if method.sparsity_schedule == "constant":
+    if method.sparsity_schedule == "constant" or not num_steps:
         return None
     decay = _polynomial_decay()
     return SparsitySchedule(

@@ -101,7 +101,9 @@ class MethodConfig(SubnetOptions):
     )
     head_sparsity: float | None = head_sparsity_option()
     initial_model: str = option(
-        "", "begin with the weights of the network in this .keras file, with magnitude_pruning and random_pruning"
+        "",
+        "begin with the network in this .keras file instead of one of --model, with magnitude_pruning and "
+        "random_pruning",
     )
     sparsity_schedule: str = option(
         "constant",
@@ -154,6 +156,10 @@ class MethodConfig(SubnetOptions):
             )
         if self.sparsity_schedule == "polynomial" and (":" in self.mask or self.method == "dense"):
             raise UserError("--sparsity_schedule=polynomial goes with neither N:M masks nor --method=dense.")
+        if self.sparsity_schedule == "polynomial" and self.head_sparsity is not None:
+            raise UserError(
+                "--sparsity_schedule=polynomial sets one sparsity for all layers; leave --head_sparsity out."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

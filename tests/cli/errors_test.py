@@ -53,7 +53,17 @@ BAD_INPUT = [
         "the model has Subnet layers already",
     ),
     (["--sparsity_schedule=polynomial", "--initial_sparsity=0.6"], 1, "a schedule never lowers the sparsity"),
-    (["--sparsity_schedule=polynomial", "--sparsity_begin_step=900"], 1, "--sparsity_begin_step=900 must be below"),
+    (
+        ["--sparsity_schedule=polynomial", "--sparsity_begin_step=900"],
+        1,
+        "leave no step to prune at in the first three",
+    ),
+    (["--sparsity_schedule=polynomial", "--sparsity_end_step=150"], 1, "--sparsity_end_step=150 must be at most 330"),
+    (
+        ["--sparsity_schedule=polynomial", "--head_sparsity=0.1"],
+        1,
+        "one sparsity for all layers; leave --head_sparsity",
+    ),
     (["--sparsity_schedule=polynomial", "--method=dense"], 1, "goes with neither N:M masks nor --method=dense"),
     (["--model=conv8"], 1, "conv8 needs images of at least 16 pixels"),
     (["--width_factor=inf"], 1, "--width_factor must be above 0 and at most 64"),

@@ -61,6 +61,24 @@ def test_continues_at_the_sparsity_where_it_stopped(tmp_path):
             np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
+def test_the_default_schedule_ends_at_the_sparsity_that_was_asked_for(tmp_path):
+    flags = ["--sparsity_frequency=4", "--epochs=1", "--max_train_examples=600", f"--model_dir={tmp_path}/model"]
+    assert here(*PRUNE, *flags, "--width_factor=0.1") == 0
+    result = result_of(tmp_path / "model")
+    assert result["steps"] == 9
+    assert result["sparsity"] == pytest.approx(0.8, abs=1e-3)
+
+
+def test_a_network_that_ends_in_probabilities_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inputs = keras.Input((8, 8, 1))
+    keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(inputs))).save(
+        "other.keras"
+    )
+    assert here(*PRUNE, "--initial_model=other.keras") == 1
+    assert "other.keras ends in probabilities; let it end in logits" in capsys.readouterr().err
+
+
 def test_a_network_for_other_images_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     inputs = keras.Input((8, 8, 3))

@@ -66,7 +66,12 @@ bench: $(READY)
 	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6
 	$(BIN)/python benchmarks/serving.py --model=conv6 --sparsity=0.5
 	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6 --weight_distribution=kaiming_uniform
-	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6 --weight_distribution=kaiming_uniform --kernel_dtype=bfloat16
+	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6 --weight_distribution=kaiming_uniform --kernel_dtype=bfloat16 --by_value
+	$(BIN)/python benchmarks/seeded_export.py --model=resnet18 --sparsity=0.6
+	$(BIN)/python benchmarks/seeded_export.py --model=resnet18 --sparsity=0.6 --weight_distribution=signed_constant
+	$(BIN)/python benchmarks/seeded_export.py --model=conv6 --sparsity=0.5
+	$(BIN)/python benchmarks/seeded_export.py --model=conv6 --width_factor=0.25 --sparsity=0.5 --events=24
+	$(BIN)/python benchmarks/seeded_export.py --model=resnet18 --sparsity=0.6 --events=117
 
 bench-data: $(READY)
 	$(BIN)/python benchmarks/imagenet_pipeline.py --data_dir=$(or $(DATA_DIR),$(error give DATA_DIR=TFDS_ROOT))

@@ -179,10 +179,9 @@ def _select_largest(scores, kept):
     totals = ops.convert_to_tensor(np.array([math.prod(keys.shape), 0], np.int32))
     start = (ops.zeros((), "int32"), _sampled(scores, kept), edges, totals)
     _, _, edges, totals = ops.while_loop(unresolved, narrow, start)
-    size = ops.convert_to_tensor(scores.shape[0], dtype="int32")
-    last = ops.cond(totals[0] > kept, lambda: _last_tied(keys, edges, kept - totals[1]), lambda: size)
+    last = _last_tied(keys, edges, kept - totals[1], totals[0] > kept)
     keys, index = _key(scores), ops.arange(scores.shape[0], dtype="int32")
-    selected = ops.logical_or(keys > edges[1], ops.logical_and(keys > edges[0], index <= last))
+    selected = ops.logical_or(keys > edges[1], ops.logical_and(keys > edges[0], index < last))
     return ops.cast(selected, "float32")
 
 
@@ -239,21 +238,24 @@ def _count_above(keys, thresholds):
     return ops.concatenate([ops.bitwise_and(ops.stack(pairs), 0xFFFF), ops.right_shift(ops.stack(pairs), 16)])
 
 
-def _last_tied(keys, edges, number):
-    """The flat index of the key inside the bracket that is the last of `number`."""
-    above = _count_above(keys, ops.take(edges, np.array([0, 1, 1, 1])))
-    block, before = _reach(above[0] - above[1], number)
-    # A slice that begins at a tensor takes TensorFlow many seconds to compile.
-    keys = ops.reshape(ops.take(keys, block, axis=0), (_BLOCK,))
-    inside = ops.cast(ops.logical_and(keys > edges[0], keys <= edges[1]), "int32")
-    return block * _BLOCK + _reach(inside, number - before)[0]
+def _last_tied(keys, edges, number, tied):
+    """The flat index behind the first `number` keys inside the bracket if they are tied, else behind all."""
+    size = math.prod(keys.shape)
+    index = ops.reshape(ops.arange(size, dtype="int32"), keys.shape)
+    inside = ops.logical_and(keys > edges[0], keys <= edges[1])
 
+    def halve(start, stop):
+        middle = (start + stop) // 2
+        before = ops.sum(ops.cast(ops.logical_and(inside, index < middle), "int32"), axis=1)
+        # Without the `and` XLA makes one sum of two, which is slower, see `_count_above`.
+        few = ops.sum(ops.bitwise_and(before, 0xFF)) < number
+        return ops.where(few, middle, start), ops.where(few, stop, middle)
 
-def _reach(counts, number):
-    """The first index at which the running sum of `counts` reaches `number`, and the sum before it."""
-    through = ops.cumsum(counts)
-    index = ops.sum(ops.cast(through < number, "int32"))
-    return index, ops.take(through - counts, index)
+    def undivided(start, stop):
+        return ops.logical_and(tied, start + 1 < stop)
+
+    zero = ops.zeros((), "int32")
+    return ops.while_loop(undivided, halve, (zero, zero + size))[1]
 
 
 def _blocks(scores):

@@ -4,20 +4,24 @@
 # make test-jax     the library's tests on Keras's JAX backend, without TensorFlow
 # make build-file   writes BUILD from the imports
 # make results      writes docs/results.md from the runs in docs/results
-# make bench        the figures of docs/performance.md; those that need data: make bench-data DATA_DIR=TFDS_ROOT
+# make bench        measures what docs/performance.md says and writes it; with data: make bench DATA_DIR=TFDS_ROOT
+# make bench-export the sizes of exports whose kernels are drawn again
+# make bench-quick  a part of it, in a few minutes;  make performance-page  writes the page from what was measured
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOWEST := .venv-lowest
+BENCH_JSON ?= docs/performance/two_cores.json
+DATA_DIR ?=
 # Two processes, each of which runs whole files: a file's tests share what its fixtures have trained.
 IN_TWO := -n 2 --dist loadfile
 LIBRARY_TESTS := tests/masks tests/distributions_test.py tests/rerandomization_test.py tests/layers \
     tests/callbacks_test.py tests/conversion_test.py tests/sparsity_schedule_test.py tests/optimization_test.py tests/models_test.py \
     tests/sparsity_report_test.py tests/export
 
-.PHONY: quickstart lint test test-all test-lowest test-jax build-file results bench bench-data
+.PHONY: quickstart lint test test-all test-lowest test-jax build-file results bench bench-quick bench-export performance-page
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -59,20 +63,19 @@ results: $(READY)
 	$(BIN)/python -m iterand_tf.experiments.results write
 
 bench: $(READY)
-	$(BIN)/python benchmarks/input_pipeline.py
-	$(BIN)/python benchmarks/step_time.py --model=conv6 --width_factor=0.25 --steps=100
-	$(BIN)/python benchmarks/masks.py
-	$(BIN)/python benchmarks/step_time.py --model=resnet18 --sparsity=0.6 --steps=12
-	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6
-	$(BIN)/python benchmarks/serving.py --model=conv6 --sparsity=0.5
-	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6 --weight_distribution=kaiming_uniform
-	$(BIN)/python benchmarks/serving.py --model=resnet18 --sparsity=0.6 --weight_distribution=kaiming_uniform --kernel_dtype=bfloat16 --by_value
+	$(BIN)/python benchmarks/suite.py --json=$(BENCH_JSON) --data_dir=$(DATA_DIR)
+	$(MAKE) performance-page
+
+bench-quick: $(READY)
+	$(BIN)/python benchmarks/suite.py --quick
+
+performance-page: $(READY)
+	$(BIN)/python benchmarks/report.py docs/performance/*.json > docs/performance.md.new
+	mv docs/performance.md.new docs/performance.md
+
+bench-export: $(READY)
 	$(BIN)/python benchmarks/seeded_export.py --model=resnet18 --sparsity=0.6
 	$(BIN)/python benchmarks/seeded_export.py --model=resnet18 --sparsity=0.6 --weight_distribution=signed_constant
 	$(BIN)/python benchmarks/seeded_export.py --model=conv6 --sparsity=0.5
 	$(BIN)/python benchmarks/seeded_export.py --model=conv6 --width_factor=0.25 --sparsity=0.5 --events=24
 	$(BIN)/python benchmarks/seeded_export.py --model=resnet18 --sparsity=0.6 --events=117
-
-bench-data: $(READY)
-	$(BIN)/python benchmarks/imagenet_pipeline.py --data_dir=$(or $(DATA_DIR),$(error give DATA_DIR=TFDS_ROOT))
-	$(BIN)/python benchmarks/checkpoint_cost.py --data_dir=$(DATA_DIR)

@@ -1,0 +1,103 @@
+"""Timing of sides: ways to do one thing that take turns in one process, so that a drift of the machine cancels out."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """One side's seconds over another's, round by round.
+
+    Args:
+        first: name of a side.
+        second: name of the side to divide by.
+        at_least: target of the median.
+        at_most: target of the median.
+    """
+
+    first: str
+    second: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What was measured of one case.
+
+    Args:
+        name: of the case.
+        seconds: of each round, by the side's name.
+        ratios: of sides.
+        values: other figures, by name.
+    """
+
+    name: str
+    seconds: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    ratios: tuple[Ratio, ...] = ()
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """What the JSON file holds: quartiles, and whether targets are met."""
+        return {
+            "case": self.name,
+            "ratios": {f"{each.first}/{each.second}": self._ratio(each) for each in self.ratios},
+            "seconds": {side: quartiles(values) for side, values in self.seconds.items()},
+            "rounds": max(map(len, self.seconds.values()), default=0),
+            "values": self.values,
+        }
+
+    def _ratio(self, ratio):
+        pairs = zip(self.seconds[ratio.first], self.seconds[ratio.second], strict=True)
+        record: dict[str, Any] = {"quartiles": quartiles([first / second for first, second in pairs])}
+        median = record["quartiles"][1]
+        if ratio.at_least is not None:
+            record |= {"target": f"at least {ratio.at_least:g}", "met": median >= ratio.at_least}
+        if ratio.at_most is not None:
+            record |= {"target": f"at most {ratio.at_most:g}", "met": median <= ratio.at_most}
+        return record
+
+
+def take_turns(sides: dict[str, Callable[[], Any]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of each round of each side, after some that do not count; every other round goes backwards."""
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(warmup + rounds):
+        for side in list(sides)[:: -1 if number % 2 else 1]:
+            start = time.perf_counter()
+            sides[side]()
+            if number >= warmup:
+                seconds[side].append(time.perf_counter() - start)
+    return seconds
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """The lower quartile, the median and the upper quartile."""
+    return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+
+
+def line(record: dict[str, Any]) -> str:
+    """One line of text for the record of a case, its ratios first."""
+    parts = [f"{name} {ratio_text(ratio)}" for name, ratio in record["ratios"].items()]
+    parts += [f"{side} {duration_text(seconds[1])}" for side, seconds in record["seconds"].items()]
+    parts += [f"{name} {value_text(value)}" for name, value in record["values"].items()]
+    return f"{record['case']}: " + ", ".join(parts)
+
+
+def ratio_text(ratio: dict[str, Any]) -> str:
+    """The median, the quartiles and what the target says."""
+    low, median, high = (f"{value:.3g}" if value >= 2 else f"{value:.3f}" for value in ratio["quartiles"])
+    target = f", {ratio['target']}: {'met' if ratio['met'] else 'NOT met'}" if "target" in ratio else ""
+    return f"{median} [{low} to {high}{target}]"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds or milliseconds."""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def value_text(value: Any) -> str:
+    """A figure as the report prints it."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,41 @@
+"""Processes from start to end: main.py on the digits without training, and imports.
+
+`main.py` reads the dataset, builds the network, evaluates it and writes the run's directory. Differences of two imports
+are medians of the rounds' differences.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import environment
+from sides import Case, Ratio, take_turns
+
+MOST_IMPORT_SECONDS = 0.3
+
+
+def run(*arguments):
+    subprocess.run([sys.executable, *arguments], cwd=environment.ROOT, check=True, capture_output=True)
+
+
+def cases(options):
+    rounds = 3 if options.quick else 9
+    with tempfile.TemporaryDirectory() as directory:
+
+        def quickstart():
+            flags = ["--flagfile=flags/quickstart.flags", "--epochs=0", "--export_dir="]
+            run("main.py", *flags, f"--model_dir={tempfile.mkdtemp(dir=directory)}/run")
+
+        turns = {
+            "main.py": quickstart,
+            "import tensorflow, keras": lambda: run("-c", "import tensorflow, keras"),
+            "import iterand_tf": lambda: run("-c", "import keras, iterand_tf"),
+            "import keras": lambda: run("-c", "import keras"),
+        }
+        seconds = take_turns(turns, rounds)
+    pairs = zip(seconds["import iterand_tf"], seconds["import keras"], strict=True)
+    more = statistics.median(ours - theirs for ours, theirs in pairs)
+    values = {"import iterand_tf over import keras, s": more, "target, s": f"at most {MOST_IMPORT_SECONDS}"}
+    ratio = Ratio("main.py", "import tensorflow, keras", at_most=1.6)
+    yield Case("quickstart, --epochs=0 --export_dir=", seconds, (ratio,), values)

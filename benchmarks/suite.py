@@ -1,0 +1,111 @@
+"""Runs the benchmarks and writes what they measured as one JSON file.
+
+    python benchmarks/suite.py --json=FILE [--quick] [--only=masks,steps] [--data_dir=TFDS_ROOT]
+
+Every benchmark runs its sides in one process, in turns, and prints ratios first: machines differ by four times in
+speed, ratios do not. A benchmark that is in FILE already is replaced, others stay, if FILE is of the same machine.
+`benchmarks/report.py` writes docs/performance.md from FILE.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import time
+
+import checkpoints
+import environment
+import evaluation
+import exports
+import masks
+import pipelines
+import rerandomization
+import sides
+import startup
+import steps
+
+BENCHMARKS = {
+    "masks": masks.cases,
+    "steps": steps.cases,
+    "rerandomization": rerandomization.cases,
+    "evaluation": evaluation.cases,
+    "startup": startup.cases,
+    "exports": exports.cases,
+    "pipelines": pipelines.cases,
+    "checkpoints": checkpoints.cases,
+}
+PACKAGES = ("tensorflow", "keras", "numpy")
+INSTRUCTION_SETS = (
+    "avx",
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "sve",
+)
+
+
+def machine():
+    """Processor, its instruction sets that matter here, and cores that this process may use."""
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    info = dict(map(str.strip, each.split(":", 1)) for each in lines if ":" in each)
+    flags = info.get("flags", info.get("Features", "")).split()
+    return {
+        "processor": info.get("model name", platform.processor()),
+        "instruction_sets": [each for each in INSTRUCTION_SETS if each in flags],
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+    }
+
+
+def versions():
+    """Of Python and of the packages that compute."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def commit():
+    """Of this checkout, with a + behind it if files differ from it."""
+    git = ["git", "-C", environment.ROOT]
+    name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "*.py"], check=False).returncode
+    return name.strip() + ("+" if changed else "")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--quick", action="store_true", help="fewer cases and rounds")
+    parser.add_argument("--only", default=",".join(BENCHMARKS))
+    parser.add_argument(
+        "--data_dir", default="", help="TFDS root with cifar10 and imagenet2012, for pipelines and checkpoints"
+    )
+    options = parser.parse_args()
+    record = {"machine": machine(), "versions": versions(), "benchmarks": {}}
+    if options.json and options.json.exists():
+        before = json.loads(options.json.read_text())
+        if before["machine"] != record["machine"]:
+            parser.error(f"{options.json} is of another machine; give another file")
+        record["benchmarks"] = before["benchmarks"]
+    for name in options.only.split(","):
+        print(f"\n{name}", flush=True)
+        start, cases = time.perf_counter(), []
+        for case in BENCHMARKS[name](options):
+            cases.append(case.record())
+            print("  " + sides.line(cases[-1]), flush=True)
+        run = {"commit": commit(), "date": str(datetime.date.today()), "quick": options.quick}
+        record["benchmarks"][name] = run | {"seconds": round(time.perf_counter() - start), "cases": cases}
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

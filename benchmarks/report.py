@@ -35,7 +35,10 @@ def columns(cases, key):
 def section(name, run):
     cases = run["cases"]
     blocks = [f"## {name.capitalize()}", suite.BENCHMARKS[name].__globals__["__doc__"].strip()]
-    blocks.append(f"Commit {run['commit']}, {run['date']}, {run['seconds']} s.")
+    how = "a quick run" if run["quick"] else "a run"
+    blocks.append(
+        f"Commit {run['commit']}, {run['date']}, {how} of {run['seconds']} s at a load of {run['load_before']:.1f}."
+    )
     rows = []
     for case in cases:
         for ratio, record in case["ratios"].items():

@@ -96,11 +96,11 @@ def main():
         record["benchmarks"] = before["benchmarks"]
     for name in options.only.split(","):
         print(f"\n{name}", flush=True)
-        start, cases = time.perf_counter(), []
+        start, cases, load = time.perf_counter(), [], os.getloadavg()[0]
         for case in BENCHMARKS[name](options):
             cases.append(case.record())
             print("  " + sides.line(cases[-1]), flush=True)
-        run = {"commit": commit(), "date": str(datetime.date.today()), "quick": options.quick}
+        run = {"commit": commit(), "date": str(datetime.date.today()), "quick": options.quick, "load_before": load}
         record["benchmarks"][name] = run | {"seconds": round(time.perf_counter() - start), "cases": cases}
         if options.json:
             options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -20,10 +20,10 @@ import time
 import checkpoints
 import environment
 import evaluation
-import exports
 import masks
 import pipelines
 import rerandomization
+import saved_models
 import sides
 import startup
 import steps
@@ -34,7 +34,7 @@ BENCHMARKS = {
     "rerandomization": rerandomization.cases,
     "evaluation": evaluation.cases,
     "startup": startup.cases,
-    "exports": exports.cases,
+    "exports": saved_models.cases,
     "pipelines": pipelines.cases,
     "checkpoints": checkpoints.cases,
 }

@@ -193,7 +193,9 @@ def _plan(model, sparsity, include, exclude, kernel_names, first_sparsity, head_
     with_kernel = {key: paths[key][0] for key in shapes}
     patterns = list(sparsity) if isinstance(sparsity, Mapping) else []
     for pattern in (*patterns, *include, *exclude):
-        if not fnmatch.filter(with_kernel.values(), pattern):
+        # BatchNormalization is excluded from losing its gains, too.
+        candidates = (path for path, _ in paths.values()) if pattern in exclude else with_kernel.values()
+        if not fnmatch.filter(candidates, pattern):
             raise ValueError(
                 f"no layer with a kernel has a path that matches {pattern!r}; the paths are "
                 f"{', '.join(list(with_kernel.values())[:8])}. Received: {sparsity=}, {include=}, {exclude=}"

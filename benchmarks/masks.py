@@ -1,7 +1,8 @@
 """Exact masks at sparsity 0.6 against sorting, tf.math.top_k and numpy.partition of the same scores.
 
 `numpy.partition` only finds the threshold; "numpy mask" also compares the scores with it, and lets ties be. "Trained"
-are the scores of a layer of 1536 x 1536 weights, trained on the digits. "Ties" have about 900 different values.
+are the scores of a layer of 1536 x 1536 weights, trained on the digits. "Ties" have about 900 different values. Of
+whole networks: the masks of all kernels, each by itself, all together, and two of four.
 """
 
 import functools
@@ -13,8 +14,9 @@ import tensorflow as tf
 from sides import Case, Ratio, take_turns
 
 import iterand_tf
+from iterand_tf import models, subnet_layers
 from iterand_tf.data import load
-from iterand_tf.masks import topk_mask
+from iterand_tf.masks import global_masks, nm_mask, num_kept, topk_mask
 
 SPARSITY = 0.6
 WIDTH = 1536
@@ -75,8 +77,24 @@ def cases(options):
                     Ratio("numpy mask", "mask"),
                 ),
             )
+    yield from of_networks(options)
     if not options.quick:
         yield growth()
+
+
+def of_networks(options):
+    """The masks of all kernels of a network, computed in one function."""
+    for name, sparsity in (("conv6", 0.5), *(() if options.quick else (("resnet18", 0.5),))):
+        model = models.build(name, (32, 32, 4), 10, models.SubnetFactory(sparsity=sparsity))
+        scores = [kernel.scores for layer in subnet_layers(model) for kernel in layer.subnet_kernels]
+        kept = sum(num_kept(each.shape.num_elements(), sparsity) for each in map(tf.convert_to_tensor, scores))
+        turns = {
+            "per kernel": tf.function(lambda s=scores, p=sparsity: [topk_mask(each, p) for each in s]),
+            "global": tf.function(lambda s=scores, k=kept: global_masks(s, k)),
+            "2:4": tf.function(lambda s=scores: [nm_mask(each, 2, 4, range(len(each.shape) - 1)) for each in s]),
+        }
+        ratios = (Ratio("global", "per kernel", at_most=1.5), Ratio("2:4", "per kernel"))
+        yield Case(f"all masks of {name} x1", take_turns(turns, 15, warmup=2), ratios)
 
 
 def growth():

@@ -1,7 +1,7 @@
 """One training step of a subnetwork against one of the same network dense, batch 128, 32x32 images, float32.
 
 The dense Conv6 trains biases, which the subnetwork does not have. The first step, which also traces and compiles, is
-timed by itself.
+timed by itself. "Wrapper" is a network of `Subnet(keras.layers.Conv2D(...))`, against one of `SubnetConv2D`.
 """
 
 import time
@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from sides import Case, Ratio, take_turns
 
+import iterand_tf
 from iterand_tf import models
 from iterand_tf.optimization import CoupledSGD
 
@@ -24,6 +25,21 @@ NETWORKS = (
     ("conv6", 1.0, 0.5, 1.02, 20),
     ("resnet18", 1.0, 0.6, 1.02, 10),
 )
+
+
+class WrapperFactory(models.SubnetFactory):
+    """Wraps stock layers, where `SubnetFactory` has layers of their own."""
+
+    def conv2d(self, filters, kernel_size, *, name, **kwargs):
+        return self._wrapped(keras.layers.Conv2D(filters, kernel_size, name=name, **kwargs | {"use_bias": False}))
+
+    def dense(self, units, *, name, **kwargs):
+        return self._wrapped(keras.layers.Dense(units, name=name, **kwargs | {"use_bias": False}))
+
+    head = dense
+
+    def _wrapped(self, layer):
+        return iterand_tf.Subnet(layer, sparsity=self.sparsity, seed=self.seed)
 
 
 def compiled(name, width_factor, layers):
@@ -58,3 +74,9 @@ def cases(options):
             (Ratio("subnet", "dense", at_most=target),),
             first_step,
         )
+    width = 0.25 if options.quick else 1.0
+    factories = {"wrapper": WrapperFactory(sparsity=0.5), "SubnetConv2D": models.SubnetFactory(sparsity=0.5)}
+    networks = {side: compiled("conv6", width, layers) for side, layers in factories.items()}
+    turns = {side: lambda n=network: n.train_on_batch(images, labels) for side, network in networks.items()}
+    seconds = take_turns(turns, 20, warmup=3)
+    yield Case(f"conv6 x{width:g}, wrapper", seconds, (Ratio("wrapper", "SubnetConv2D", at_most=1.02),))

@@ -65,7 +65,7 @@ def test_the_default_schedule_ends_at_the_sparsity_that_was_asked_for(tmp_path):
     flags = ["--sparsity_frequency=4", "--epochs=1", "--max_train_examples=600", f"--model_dir={tmp_path}/model"]
     assert here(*PRUNE, *flags, "--width_factor=0.1") == 0
     result = result_of(tmp_path / "model")
-    assert result["steps"] == 9
+    assert result["steps"] == 10
     assert result["sparsity"] == pytest.approx(0.8, abs=1e-3)
 
 

@@ -50,7 +50,7 @@ def text():
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     x = layers.GlobalAveragePooling1D()(layers.Embedding(50, 8, mask_zero=True)(tokens))
     model = keras.Model(tokens, layers.Dense(4)(x))
-    return iterand_tf.to_subnet(model, seed=0, kernels=("*kernel", "embeddings"), verbose=False)
+    return iterand_tf.to_subnet(model, seed=0, kernel_names=("*kernel", "embeddings"), verbose=False)
 
 
 def lstm():
@@ -61,7 +61,7 @@ def lstm():
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
-        self.embed = iterand_tf.Subnet(layers.Embedding(50, 4), kernels=("embeddings",), seed=1)
+        self.embed = iterand_tf.Subnet(layers.Embedding(50, 4), kernel_names=("embeddings",), seed=1)
         self.head = iterand_tf.SubnetDense(3, seed=2)
 
     def call(self, inputs):

@@ -6,6 +6,7 @@ A new kind of layer is covered by adding a row to CASES.
 import concurrent.futures
 import contextlib
 import dataclasses
+import pathlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -176,27 +177,39 @@ def test_kernels_of_one_layer_are_drawn_apart(case):
         assert not any(np.allclose(draw, other) for other in draws[:index])
 
 
-def test_a_saved_model_loads_in_a_fresh_process(case, tmp_path):
-    model, layer = functional(case)
-    for kernel in layer.subnet_kernels:
-        kernel.scores.assign(-kernel.scores)
-    layer.rerandomize(step=1, rate=0.5)
-    inputs = case.inputs(3)
-    model.save(tmp_path / "model.keras")
-    np.savez(tmp_path / "inputs.npz", *inputs)
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded(inputs), model(inputs))
-    if len(case.fan_in) < 4:
-        # The import takes seconds; the layers with most parts stand for the others.
-        return
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """For each row the outputs of a model, and those that a fresh process gets from its file; one for all rows."""
+    directory = tmp_path_factory.mktemp("saved")
+    outputs = {}
+    for name, case in CASES.items():
+        model, layer = functional(case)
+        for kernel in layer.subnet_kernels:
+            kernel.scores.assign(-kernel.scores)
+        layer.rerandomize(step=1, rate=0.5)
+        model.save(directory / f"{name}.keras")
+        inputs = case.inputs(3)
+        np.savez(directory / f"{name}.npz", *inputs)
+        outputs[name] = model(inputs).numpy()
     script = (
-        "import sys, numpy as np, keras, iterand_tf\n"
-        "model = keras.models.load_model(sys.argv[1] + '/model.keras')\n"
-        "with np.load(sys.argv[1] + '/inputs.npz') as inputs:\n"
-        "    np.save(sys.argv[1] + '/outputs.npy', model([inputs[name] for name in inputs.files]))\n"
+        "import pathlib, sys, numpy as np, keras\n"
+        "sys.path[:0] = sys.argv[2:]\n"
+        "import any_layer_test\n"
+        "for path in pathlib.Path(sys.argv[1]).glob('*.keras'):\n"
+        "    model = keras.models.load_model(path)\n"
+        "    with np.load(path.with_suffix('.npz')) as inputs:\n"
+        "        np.save(path.with_suffix('.npy'), model([inputs[name] for name in inputs.files]))\n"
     )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True)
-    np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), model(inputs))
+    here = pathlib.Path(__file__).parent
+    command = [sys.executable, "-c", script, str(directory), str(here), str(here.parents[1])]
+    subprocess.run(command, check=True, capture_output=True)
+    return {name: (output, np.load(directory / f"{name}.npy")) for name, output in outputs.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_saved_model_loads_in_a_fresh_process(name, saved):
+    ours, loaded = saved[name]
+    np.testing.assert_array_equal(loaded, ours)
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])

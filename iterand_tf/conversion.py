@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -11,7 +12,7 @@ from iterand_tf import checks, masks, seeds
 from iterand_tf.cloning import clone, is_graph
 from iterand_tf.layers import GlobalMasks, Subnet, subnet_layers
 from iterand_tf.layers.subnet import KERNEL_NAMES
-from iterand_tf.layers.subnet_options import OPTION_NAMES, SubnetOptions
+from iterand_tf.layers.subnet_options import KERNEL_METHODS, SubnetOptions
 from iterand_tf.layers.walk import all_layers
 
 _NAMED = 4
@@ -106,32 +107,31 @@ def to_subnet(
     if any(subnet_layers(model)):
         raise ValueError(f"the model has Subnet layers already, and is not converted twice. Received: {model.name=}")
     if kernels is None:
-        kernels = "redraw" if method == "iterand" else "keep"
+        kernels = "keep" if method in KERNEL_METHODS else "redraw"
     keeps = checks.one_of("kernels", kernels, ("redraw", "keep")) == "keep"
     is_global = mask == masks.GLOBAL
     if is_global and not (isinstance(sparsity, int | float) and first_sparsity is None and head_sparsity is None):
         raise checks.ArgumentError("sparsity", "one number for all layers with mask='global'", sparsity)
     plan = _plan(model, sparsity, include, exclude, kernel_names, first_sparsity, head_sparsity)
-    options = SubnetOptions(
-        method=method,
-        mask=masks.PER_KERNEL if is_global else mask,
-        sparsity=_any_sparsity(mask, plan),
-        min_per_channel=min_per_channel,
-        binarize=binarize,
-        score_transform=score_transform,
-        weight_distribution=weight_distribution,
-        weight_scale=weight_scale,
-        score_distribution=score_distribution,
-        score_scale=score_scale,
-    )
+    options: dict[str, Any] = {
+        "method": method,
+        "mask": masks.PER_KERNEL if is_global else mask,
+        "min_per_channel": min_per_channel,
+        "binarize": binarize,
+        "score_transform": score_transform,
+        "weight_distribution": weight_distribution,
+        "weight_scale": weight_scale,
+        "score_distribution": score_distribution,
+        "score_scale": score_scale,
+        "kernel_names": kernel_names,
+    }
     base = seeds.make_seed(seed)
     made: list[tuple[keras.layers.Layer, Subnet]] = []
 
     def replacement(layer):
         if id(layer) in plan.sparsities:
-            own = {"sparsity": plan.sparsities[id(layer)], "seed": seeds.fold(base, plan.paths[id(layer)])}
-            arguments = {name: getattr(options, name) for name in OPTION_NAMES} | own
-            made.append((layer, Subnet(layer, kernel_names=kernel_names, **arguments)))
+            layer_seed = seeds.fold(base, plan.paths[id(layer)])
+            made.append((layer, Subnet(layer, sparsity=plan.sparsities[id(layer)], seed=layer_seed, **options)))
             return made[-1][1]
         if not batch_normalization_gains and _has_gains(layer) and not _matches(plan.paths[id(layer)], exclude):
             return _without_gains(layer)
@@ -243,13 +243,6 @@ def _sparsity_function(sparsity):
     return lambda path, shape: next(
         (value for pattern, value in sparsity.items() if fnmatch.fnmatchcase(path, pattern)), None
     )
-
-
-def _any_sparsity(mask, plan):
-    """A sparsity to check the other options with: one that does not fit the mask, if there is one."""
-    nm = masks.parse_nm(mask)
-    wanted = 1 - nm[0] / nm[1] if nm else None
-    return max(plan.sparsities.values(), key=lambda value: abs(value - wanted) if nm else value)
 
 
 def _matches(path, patterns):

@@ -1,11 +1,9 @@
 """Subnet, which makes a subnetwork of any Keras layer."""
 
-import contextlib
 import dataclasses
 import fnmatch
 import inspect
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -16,6 +14,7 @@ from iterand_tf.layers.fan_in import fan_in, reduction_axes
 from iterand_tf.layers.subnet_kernel import SubnetKernel, given_values, make_replaceable
 from iterand_tf.layers.subnet_options import OPTION_NAMES, SubnetOptions
 from iterand_tf.layers.walk import all_layers
+from iterand_tf.layers.weights_made_by import weights_made_by
 
 KERNEL_NAMES = ("*kernel",)
 
@@ -144,7 +143,7 @@ class Subnet(keras.layers.Layer):
         self.subnet_kernels: list[SubnetKernel] = []
         self._specs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._created: list[keras.Variable] = []
-        with _weights_made_by(self._make_weight):
+        with weights_made_by(self._make_weight):
             self.layer = _from_config(layer, self.name, self.dtype_policy)
         self.supports_masking = self.layer.supports_masking
 
@@ -265,7 +264,7 @@ class Subnet(keras.layers.Layer):
             made.append(add_weight(layer, **arguments))
             return made[-1]
 
-        with _weights_made_by(make):
+        with weights_made_by(make):
             twin = _from_config(self.layer, self.name, self.dtype_policy)
             _call_on(twin, self._specs)
         return twin, made
@@ -305,7 +304,7 @@ class Subnet(keras.layers.Layer):
         self._build_on(tuple(args), kwargs)
 
     def _build_on(self, args, kwargs):
-        with _weights_made_by(self._make_weight):
+        with weights_made_by(self._make_weight):
             _call_on(self.layer, (args, kwargs))
         _finalize(self.layer)
         self._specs = (args, kwargs)
@@ -352,41 +351,6 @@ class Subnet(keras.layers.Layer):
         kernel.rerandomized_at = own("rerandomized_at", (), "zeros", "int32")
         self.subnet_kernels.append(kernel)
         return kernel.variable
-
-
-_MakeWeight = Callable[[Callable[..., keras.Variable], keras.layers.Layer, str | None, dict[str, Any]], keras.Variable]
-
-
-_one_at_a_time = threading.RLock()
-
-
-@contextlib.contextmanager
-def _weights_made_by(make: _MakeWeight) -> Iterator[None]:
-    """Within, all layers make their weights by a function of (Keras's add_weight, layer, name, its arguments).
-
-    A layer makes its kernels in `build`, and layers inside of it as well: a kernel is found, whatever its layer is, by
-    looking where all of them are made.
-    """
-    thread = threading.get_ident()
-
-    def made(layer, *args, **kwargs):
-        if threading.get_ident() != thread:
-            # Another thread makes a model of its own.
-            return add_weight(layer, *args, **kwargs)
-        arguments = dict(kwargs)
-        if args:
-            # Keras takes the shape, and the initializer, as positional arguments too.
-            arguments |= dict(zip(("shape", "initializer"), args, strict=False))
-        arguments["shape"] = arguments.get("shape") or ()
-        return make(add_weight, layer, arguments.get("name"), arguments)
-
-    with _one_at_a_time:
-        add_weight = keras.layers.Layer.add_weight
-        keras.layers.Layer.add_weight = made
-        try:
-            yield
-        finally:
-            keras.layers.Layer.add_weight = add_weight
 
 
 def _from_config(layer, name, policy):

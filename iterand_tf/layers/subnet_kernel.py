@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from iterand_tf import distributions, seeds
-from iterand_tf.layers.subnet_options import SCORE_TRANSFORMS, SubnetOptions
+from iterand_tf.layers.subnet_options import KERNEL_METHODS, SCORE_TRANSFORMS, SubnetOptions
 from iterand_tf.masks import mask_of_largest, nm_mask, num_kept, parse_nm, protect_largest, straight_through
 from iterand_tf.rerandomization import Replacement, rerandomize
 
@@ -73,11 +73,11 @@ class SubnetKernel:
         self._reduction_axes, self._seed, self._identity = reduction_axes, seed, identity
         self.group: MaskGroup | None = None
         self._nm = parse_nm(options.mask)
-        inputs = math.prod(shape[axis] for axis in reduction_axes)
-        if self._nm and inputs % self._nm[1]:
+        self._num_inputs = math.prod(shape[axis] for axis in reduction_axes)
+        if self._nm and self._num_inputs % self._nm[1]:
             raise ValueError(
-                f"mask={options.mask} needs kernels whose inputs {self._nm[1]} divides, and {layer.name} has {inputs}; "
-                f"leave that layer out. Received: kernel shape={shape}"
+                f"mask={options.mask} needs kernels whose inputs {self._nm[1]} divides, and {layer.name} has "
+                f"{self._num_inputs}; leave that layer out. Received: kernel shape={shape}"
             )
         self._check_kept(options)
         self.options = options
@@ -97,7 +97,7 @@ class SubnetKernel:
     @property
     def is_frozen(self) -> bool:
         """Whether the kernel is chosen from and re-drawn, rather than trained."""
-        return self.options.method == "iterand"
+        return self.options.method not in KERNEL_METHODS
 
     @property
     def own_variables(self) -> list[keras.Variable]:
@@ -116,10 +116,7 @@ class SubnetKernel:
 
     def ranked_scores(self) -> Any:
         """Float32 tensor of what the mask ranks; a constant to gradients."""
-        if self.scores is None:
-            scores = ops.abs(ops.cast(self.variable, "float32"))
-        else:
-            scores = SCORE_TRANSFORMS[self.options.score_transform](ops.convert_to_tensor(self.scores))
+        scores = ops.abs(ops.cast(self.variable, "float32")) if self.scores is None else self._transformed_scores()
         scores = ops.stop_gradient(scores)
         if self.options.min_per_channel:
             scores = protect_largest(scores, self.options.min_per_channel, self._reduction_axes)
@@ -130,7 +127,7 @@ class SubnetKernel:
         mask = self.mask
         values = self._values(mask)
         if self.is_frozen:
-            mask = straight_through(SCORE_TRANSFORMS[self.options.score_transform](self.scores), mask)
+            mask = straight_through(self._transformed_scores(), mask)
         return values * ops.cast(mask, self.variable.dtype)
 
     def value_for_call(self) -> Any:
@@ -190,6 +187,9 @@ class SubnetKernel:
         self.options = options
         self.kept.assign(num_kept(self.num_weights, options.sparsity))
 
+    def _transformed_scores(self):
+        return SCORE_TRANSFORMS[self.options.score_transform](ops.convert_to_tensor(self.scores))
+
     def _values(self, mask):
         """The kernel, or where it is binarized its signs times the mean magnitude of its kept entries."""
         kernel = ops.convert_to_tensor(self.variable)
@@ -200,9 +200,8 @@ class SubnetKernel:
         return ops.where(kernel < 0, -gain, gain)
 
     def _check_kept(self, options):
-        inputs = math.prod(self.shape[axis] for axis in self._reduction_axes)
         least, kept = options.min_per_channel, num_kept(self.num_weights, options.sparsity)
-        if least > inputs or least * (self.num_weights // max(inputs, 1)) > kept:
+        if least > self._num_inputs or least * (self.num_weights // max(self._num_inputs, 1)) > kept:
             raise ValueError(
                 f"min_per_channel={least} keeps more than a sparsity of {options.sparsity} leaves of the kernel of "
                 f"{self._layer.name}; lower one of them. Received: kernel shape={self.shape}"

@@ -8,8 +8,9 @@ from keras import ops
 from iterand_tf import distributions, masks
 from iterand_tf.checks import ArgumentError, Options, option
 
-# Whose kernel is chosen from: a frozen one by trained scores, or one that is trained itself.
-METHODS = ("iterand", "magnitude_pruning", "random_pruning")
+# With iterand the kernel is frozen and chosen from by trained scores; the others train the kernel itself.
+KERNEL_METHODS = ("magnitude_pruning", "random_pruning")
+METHODS = ("iterand", *KERNEL_METHODS)
 SCORE_TRANSFORMS = {"identity": lambda scores: scores, "abs": ops.abs}
 
 
@@ -60,7 +61,7 @@ class SubnetOptions(Options):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.binarize and self.method in ("magnitude_pruning", "random_pruning"):
+        if self.binarize and self.method in KERNEL_METHODS:
             raise ArgumentError("binarize", f"False with method={self.method}, which trains the kernel", True)
         pattern = masks.parse_nm(self.mask)
         if pattern is None:

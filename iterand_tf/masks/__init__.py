@@ -4,7 +4,6 @@ from iterand_tf.masks.structured import GLOBAL, PER_KERNEL, global_masks, nm_mas
 from iterand_tf.masks.top_k import (
     mask_of_largest,
     num_kept,
-    sort_keys,
     straight_through,
     straight_through_mask,
     topk_mask,
@@ -19,7 +18,6 @@ __all__ = [
     "num_kept",
     "parse_nm",
     "protect_largest",
-    "sort_keys",
     "straight_through",
     "straight_through_mask",
     "topk_mask",

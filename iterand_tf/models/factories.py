@@ -8,7 +8,7 @@ import keras
 from iterand_tf import checks, distributions, seeds
 from iterand_tf.checks import Options, option
 from iterand_tf.layers import GlobalMasks, SubnetConv2D, SubnetDense
-from iterand_tf.layers.subnet_options import OPTION_NAMES, SubnetOptions, head_sparsity_option
+from iterand_tf.layers.subnet_options import KERNEL_METHODS, OPTION_NAMES, SubnetOptions, head_sparsity_option
 from iterand_tf.masks import GLOBAL, PER_KERNEL
 
 # Momentum and epsilon of the papers; Keras's defaults differ.
@@ -101,7 +101,7 @@ class SubnetFactory(SubnetOptions):
 
     @property
     def _trains_kernels(self):
-        return self.method != "iterand"
+        return self.method in KERNEL_METHODS
 
     def _arguments(self, stock):
         """Arguments of a layer: those of the stock layer, but for its bias where only scores are trained, and ours."""

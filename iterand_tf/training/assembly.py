@@ -66,26 +66,8 @@ def check_dataset(config: Config, record: DatasetRecord | None, split: data.Eval
 
 def build_model(config: Config, splits: data.Splits) -> keras.Model:
     """The run's network before training: stock layers for the method dense, else Subnet layers."""
-    method, synchronized = config.method, config.model.synchronized_batch_normalization
-    layers: models.LayerFactory
-    if method.method == "dense":
-        layers = models.StockFactory(
-            method.weight_distribution, method.weight_scale, config.training.seed, synchronized
-        )
-    elif method.initial_model:
+    if config.method.initial_model:
         return _pruned(config, splits)
-    else:
-        options = {name: getattr(method, name) for name in OPTION_NAMES}
-        try:
-            layers = models.SubnetFactory(
-                **options | {"method": "iterand" if method.method == "edge_popup" else method.method},
-                head_sparsity=method.head_sparsity,
-                seed=config.training.seed,
-                synchronized_batch_normalization=synchronized,
-                batch_normalization_gains=config.model.batch_normalization_gains,
-            )
-        except ArgumentError as error:
-            raise flag_error(error) from error
     smallest = models.smallest_image(config.model.model)
     if min(splits.train.image_shape[:2]) < smallest:
         raise UserError(
@@ -97,7 +79,7 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
             config.model.model,
             splits.train.image_shape,
             splits.train.num_classes,
-            layers,
+            _layers(config),
             config.model.width_factor,
             batch_normalization=config.model.batch_normalization,
         )
@@ -106,6 +88,24 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
     except ValueError as error:
         # A kernel does not fit the mask.
         raise UserError(first_line(error)) from error
+
+
+def _layers(config) -> models.LayerFactory:
+    """What the network is built of."""
+    method, synchronized = config.method, config.model.synchronized_batch_normalization
+    if method.method == "dense":
+        return models.StockFactory(method.weight_distribution, method.weight_scale, config.training.seed, synchronized)
+    options = {name: getattr(method, name) for name in OPTION_NAMES}
+    if method.method == "edge_popup":
+        # IteRand without re-draws.
+        options["method"] = "iterand"
+    return models.SubnetFactory(
+        **options,
+        head_sparsity=method.head_sparsity,
+        seed=config.training.seed,
+        synchronized_batch_normalization=synchronized,
+        batch_normalization_gains=config.model.batch_normalization_gains,
+    )
 
 
 def _pruned(config, splits):

@@ -11,8 +11,9 @@ from iterand_tf import models, optimization
 from iterand_tf.checks import ArgumentError, Options, option
 from iterand_tf.data import AUGMENTATIONS, KERAS_CV_POLICIES
 from iterand_tf.errors import UserError
+from iterand_tf.layers.subnet_options import KERNEL_METHODS, SubnetOptions, head_sparsity_option
 from iterand_tf.layers.subnet_options import METHODS as SUBNET_METHODS
-from iterand_tf.layers.subnet_options import SubnetOptions, head_sparsity_option
+from iterand_tf.masks import parse_nm
 from iterand_tf.rerandomization import MODES, Blended
 from iterand_tf.strategies.strategy import STRATEGIES
 
@@ -146,17 +147,18 @@ class MethodConfig(SubnetOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        trains_kernels = self.method in ("magnitude_pruning", "random_pruning")
-        if self.initial_model and not trains_kernels:
-            raise UserError(f"--initial_model goes with magnitude_pruning and random_pruning, not with {self.method}.")
-        if self.sparsity_schedule == "polynomial" and self.initial_sparsity > self.sparsity:
+        if self.initial_model and self.method not in KERNEL_METHODS:
+            raise UserError(f"--initial_model goes with {' and '.join(KERNEL_METHODS)}, not with {self.method}.")
+        if self.sparsity_schedule == "constant":
+            return
+        if self.initial_sparsity > self.sparsity:
             raise UserError(
                 f"--initial_sparsity={self.initial_sparsity} must be at most --sparsity={self.sparsity}: a schedule "
                 "never lowers the sparsity."
             )
-        if self.sparsity_schedule == "polynomial" and (":" in self.mask or self.method == "dense"):
+        if parse_nm(self.mask) or self.method == "dense":
             raise UserError("--sparsity_schedule=polynomial goes with neither N:M masks nor --method=dense.")
-        if self.sparsity_schedule == "polynomial" and self.head_sparsity is not None:
+        if self.head_sparsity is not None:
             raise UserError(
                 "--sparsity_schedule=polynomial sets one sparsity for all layers; leave --head_sparsity out."
             )

@@ -17,6 +17,7 @@ import tensorflow as tf
 from sides import Case, Ratio, take_turns
 
 from export import export_formats
+from export.interface import Interface
 from export.network import Network
 from export.saved_model import write_saved_model
 from iterand_tf import models
@@ -53,7 +54,7 @@ def cases(options):
             paths = {side: str(result.path) for side, result in results.items()}
             paths["unfolded"] = os.path.join(directory, "unfolded")
             unfolded = Network.of(model, fold=False)
-            write_saved_model(unfolded, pathlib.Path(paths["unfolded"]), model.input_shape, "softmax")
+            write_saved_model(unfolded, pathlib.Path(paths["unfolded"]), Interface.of(model, head="softmax"))
             loads = {side: lambda path=path: tf.saved_model.load(path) for side, path in paths.items()}
             yield Case(f"{what}, load", take_turns(loads, 5), RATIOS[:1], values)
             loaded = {side: tf.saved_model.load(path) for side, path in paths.items()}

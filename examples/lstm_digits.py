@@ -1,6 +1,6 @@
 """An LSTM whose kernels are never trained: it reads each digit of scikit-learn as a sequence of 8 rows.
 
-python examples/lstm_digits.py
+PYTHONPATH=. python examples/lstm_digits.py
 """
 
 import os

@@ -1,6 +1,6 @@
 """A network is trained, and then pruned to 80 % of zeros while it is trained on, by tfmot's PolynomialDecay.
 
-python examples/magnitude_pruning.py
+PYTHONPATH=. python examples/magnitude_pruning.py
 """
 
 import os

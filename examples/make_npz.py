@@ -1,7 +1,7 @@
 """Writes an .npz of images and labels for examples/train_with_jax.py, where TensorFlow is installed.
 
-python examples/make_npz.py --dataset=digits --out=digits.npz
-python examples/make_npz.py --dataset=cifar10 --data_dir=TFDS_ROOT --out=cifar10.npz
+PYTHONPATH=. python examples/make_npz.py --dataset=digits --out=digits.npz
+PYTHONPATH=. python examples/make_npz.py --dataset=cifar10 --data_dir=TFDS_ROOT --out=cifar10.npz
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """MobileNetV2 of keras.applications, converted and trained on scikit-learn's digits as colour images.
 
-python examples/mobilenet_v2_digits.py
+PYTHONPATH=. python examples/mobilenet_v2_digits.py
 """
 
 import os

@@ -1,9 +1,9 @@
 """Trains any network of models.build on images and labels of an .npz file, with JAX and without TensorFlow.
 
-    KERAS_BACKEND=jax python examples/train_with_jax.py --data=cifar10.npz --model=resnet18 --sparsity=0.6
+    PYTHONPATH=. KERAS_BACKEND=jax python examples/train_with_jax.py --data=cifar10.npz --model=resnet18 --sparsity=0.6
 
 The defaults are the paper's settings for Conv6 (Chijiwa et al., NeurIPS 2021, section 5). examples/make_npz.py makes
-the file. Needs jax, keras and numpy, and the checkout on PYTHONPATH.
+the file. Needs jax, keras and numpy.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """A small vision transformer, converted: it reads each digit of scikit-learn as 16 patches of 2x2 pixels.
 
-python examples/vision_transformer_digits.py
+PYTHONPATH=. python examples/vision_transformer_digits.py
 """
 
 import os

@@ -174,7 +174,8 @@ def export_formats(
         kernel_dtype: type of the values of packed kernels with many distinct ones, a key of `export.pack.DTYPES`.
             Other than float32, the logits are compared with those of the rounded kernels.
         seeded: whether packed kernels may be drawn again from their seeds when they are loaded. A kernel is, if all its
-            entries are found among the draws of its Subnet layer and that takes the fewest bytes.
+            entries are found among the draws of its Subnet layer, that takes the fewest bytes, and all such kernels
+            together save more than the 8 kB of operations that draw them again.
         tflite_int8: quantize the TensorFlow Lite file to integers throughout, calibrated on `sample`, which must be
             given. Its outputs may differ by a quarter of the largest.
         decode: the evaluation preprocessing: function of one encoded image, a scalar string, to one input. None

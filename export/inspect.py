@@ -38,7 +38,10 @@ def inspect(path: str | os.PathLike) -> str:
     path = pathlib.Path(path)
     record = path / DIRECTORY / RECORD
     if not record.is_file():
-        raise ValueError(f"{path} holds no {DIRECTORY}/{RECORD}; give EXPORT_DIR/VERSION of an export of this project")
+        raise ValueError(
+            f"{path} holds no {DIRECTORY}/{RECORD}; give EXPORT_DIR/VERSION of an export of this project, or "
+            "of one in several formats EXPORT_DIR/FORMAT/VERSION"
+        )
     contents = json.loads(record.read_text(encoding="utf-8"))
     kernels = contents["kernels"]
     lines = [

@@ -187,14 +187,16 @@ def _by_bytes(groups):
 def _exports(group):
     """Format, bytes and accuracy of each export; a format's accuracy is its own where result.json has it."""
     first = str(group.runs[0].flags["export_format"]).split(",")[0]
-    sizes = {name for run in group.runs for name in run.result if name.endswith("export_bytes")}
+    fields = {name for run in group.runs for name in run.result if name.endswith("export_bytes")}
     exported = "best_test_accuracy" if group.runs[0].flags["export_checkpoint"] == "best" else "test_accuracy"
-    for name in sorted(sizes, reverse=True):
+    for name in sorted(fields, reverse=True):
         prefix = name.removesuffix("export_bytes")
-        accuracies = group.values(f"{prefix}test_accuracy") if prefix else []
-        if bytes_of := group.values(name):
-            accuracy = mean_and_deviation(accuracies or group.values(exported))[0]
-            yield prefix.removesuffix("_").replace("_", " ") or first, mean_and_deviation(bytes_of)[0], accuracy
+        # Of those seeds alone that were exported so.
+        runs = dataclasses.replace(group, runs=tuple(run for run in group.runs if run.result.get(name) is not None))
+        if sizes := runs.values(name):
+            accuracies = (runs.values(f"{prefix}test_accuracy") if prefix else []) or runs.values(exported)
+            label = prefix.removesuffix("_").replace("_", " ") or first
+            yield label, mean_and_deviation(sizes)[0], mean_and_deviation(accuracies)[0]
 
 
 def _curves(groups):

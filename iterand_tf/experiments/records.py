@@ -30,7 +30,7 @@ class Run:
         result: the contents of result.json; empty where the run is not finished.
         epochs: the rows of metrics.csv, as numbers.
         layers: for each kernel of a subnetwork `name`, `num_weights` and `num_kept`.
-        source: where it was made: `commit`, `hardware`, `flagfile`, `command`; empty where that was not recorded.
+        source: where it was made: `commit`, `hardware`, `command`; empty where that was not recorded.
     """
 
     name: str

@@ -100,10 +100,11 @@ def collect(model_dirs: Sequence[str], name: str, export_dir: str, commit: str, 
         hardware: that they were made on.
 
     Raises:
-        UserError: if a run is not finished, or belongs to no row.
+        UserError: if the runs that are finished belong to no row; others than these are only left out.
     """
     directory = DOCS / "results"
     rows = [row for section in read_sections(directory) for row in section["rows"]]
+    collected, refusal = 0, ""
     for model_dir in find_runs(model_dirs):
         run = Run.read(model_dir, with_layers=True)
         if not run.result:
@@ -111,14 +112,17 @@ def collect(model_dirs: Sequence[str], name: str, export_dir: str, commit: str, 
             continue
         row = next((row for row in rows if same_run(row.values(), run.flags)), None)
         if not name and row is None:
-            raise UserError(
-                f"{model_dir.path} has the flags of no row of {directory}/rows.toml; add one, or give --name."
-            )
+            refusal = f"{model_dir.path} has the flags of no row of {directory}/rows.toml; add one, or give --name."
+            print(f"left out: {refusal}")
+            continue
         source = {"command": row.command if row else "", "commit": commit, "hardware": hardware}
         result = run.result | compressed_bytes(export_dir)
         file = directory / f"{name or (row and row.name)}.json"
         write_atomically(file, dataclasses.replace(run, result=result, source=source).to_json())
         print(f"{model_dir.path}: {file}")
+        collected += 1
+    if refusal and not collected:
+        raise UserError(refusal)
 
 
 def compressed_bytes(export_dir: str) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from iterand_tf.experiments.records import Run
 from iterand_tf.experiments.text_table import markdown_table, text_table
+from iterand_tf.layers.subnet_options import KERNEL_METHODS
 from iterand_tf.training.config import option_fields
 
 METHODS = {"dense": "dense", "edge_popup": "edge-popup", "iterand": "IteRand"}
@@ -44,13 +45,8 @@ class Group:
     varied: dict[str, Any]
     runs: tuple[Run, ...]
 
-    @property
-    def label(self) -> str:
-        """The method and what varies, in words."""
-        return self.label_without()
-
     def label_without(self, *flags: str) -> str:
-        """The same without some of the flags."""
+        """The method and what varies, in words, without some of the flags."""
         varied = [f"{name}={_short(value)}" for name, value in self.varied.items() if name not in flags]
         return ", ".join([self.method, *varied])
 
@@ -72,7 +68,7 @@ def method_label(flags: dict[str, Any]) -> str:
     """
     method, distribution = flags["method"], flags["weight_distribution"]
     name = METHODS.get(method, method.replace("_", " "))
-    trained = method in ("dense", "magnitude_pruning", "random_pruning")
+    trained = method in ("dense", *KERNEL_METHODS)
     return name if trained else f"{name} {DISTRIBUTIONS.get(distribution, distribution)}"
 
 

@@ -47,7 +47,7 @@ def test_a_flag_is_a_column_where_runs_of_one_method_differ_in_it():
     groups = make_groups(figure2())
     assert len(groups) == len(METHODS) * len(WEIGHTS)
     assert {tuple(group.varied) for group in groups} == {("width_factor",)}
-    assert groups[0].label == "dense, width_factor=0.25"
+    assert groups[0].label_without() == "dense, width_factor=0.25"
 
 
 def test_runs_that_are_not_finished_are_left_out():

@@ -16,7 +16,7 @@ from sides import Case, Ratio, take_turns
 import iterand_tf
 from iterand_tf import models, subnet_layers
 from iterand_tf.data import load
-from iterand_tf.masks import global_masks, nm_mask, num_kept, topk_mask
+from iterand_tf.masks import masks_of_largest, nm_mask, num_kept, topk_mask
 
 SPARSITY = 0.6
 WIDTH = 1536
@@ -90,7 +90,7 @@ def of_networks(options):
         kept = sum(num_kept(each.shape.num_elements(), sparsity) for each in map(tf.convert_to_tensor, scores))
         turns = {
             "per kernel": tf.function(lambda s=scores, p=sparsity: [topk_mask(each, p) for each in s]),
-            "global": tf.function(lambda s=scores, k=kept: global_masks(s, k)),
+            "global": tf.function(lambda s=scores, k=kept: masks_of_largest(s, k)),
             "2:4": tf.function(lambda s=scores: [nm_mask(each, 2, 4, range(len(each.shape) - 1)) for each in s]),
         }
         ratios = (Ratio("global", "per kernel", at_most=1.5), Ratio("2:4", "per kernel"))

@@ -11,7 +11,7 @@ from keras import ops
 
 from iterand_tf.layers.subnet import built_subnet_layers
 from iterand_tf.layers.subnet_kernel import SubnetKernel
-from iterand_tf.masks import PER_KERNEL, global_masks, num_kept
+from iterand_tf.masks import PER_KERNEL, masks_of_largest, num_kept
 
 # Replicas of a distribution strategy are traced in threads of their own.
 _computed = threading.local()
@@ -110,5 +110,5 @@ class _Group:
 
     def _masks(self):
         kept = sum(ops.convert_to_tensor(kernel.kept) for kernel in self._kernels)
-        masks = global_masks([kernel.ranked_scores() for kernel in self._kernels], kept)
+        masks = masks_of_largest([kernel.ranked_scores() for kernel in self._kernels], kept)
         return {id(kernel): mask for kernel, mask in zip(self._kernels, masks, strict=True)}

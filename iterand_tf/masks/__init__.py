@@ -1,8 +1,9 @@
 """Exact masks of scores, 1 = kept, and their straight-through gradient."""
 
-from iterand_tf.masks.structured import GLOBAL, PER_KERNEL, global_masks, nm_mask, parse_nm, protect_largest
+from iterand_tf.masks.structured import GLOBAL, PER_KERNEL, nm_mask, parse_nm, protect_largest
 from iterand_tf.masks.top_k import (
     mask_of_largest,
+    masks_of_largest,
     num_kept,
     straight_through,
     straight_through_mask,
@@ -12,8 +13,8 @@ from iterand_tf.masks.top_k import (
 __all__ = [
     "GLOBAL",
     "PER_KERNEL",
-    "global_masks",
     "mask_of_largest",
+    "masks_of_largest",
     "nm_mask",
     "num_kept",
     "parse_nm",

@@ -1,9 +1,8 @@
-"""Masks with a structure: N of every M entries, a least number for each output, one threshold for several kernels.
+"""Masks with a structure: N of every M entries, and a least number for each output.
 
 All are exact, and ties are kept in the order of their index, as in `iterand_tf.masks`.
 """
 
-import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from keras import ops
 
 from iterand_tf.checks import ArgumentError
-from iterand_tf.masks.top_k import mask_of_largest, sort_keys
+from iterand_tf.masks.top_k import sort_keys
 
 PER_KERNEL, GLOBAL = "per_kernel", "global"
 _LARGEST = float.fromhex("0x1.fffffep+127")
@@ -94,26 +93,6 @@ def protect_largest(scores: Any, count: int, axes: Sequence[int]) -> Any:
         protected = ops.logical_or(protected, place == first)
     finite = ops.where(ops.isnan(scores), _LARGEST, ops.minimum(scores, _LARGEST))
     return ops.where(matrix.restore(protected) > 0, float("inf"), finite)
-
-
-def global_masks(scores: Sequence[Any], kept: Any) -> list[Any]:
-    """Masks of several kernels that keep the largest of all their scores together.
-
-    Args:
-        scores: float32 tensors of static shapes. Ties are kept in the order of the kernels, and in them of the index.
-        kept: how many of all entries are kept.
-
-    Example:
-
-    >>> [mask.numpy().tolist() for mask in global_masks([[1.0, 4.0], [3.0]], 2)]
-    [[0.0, 1.0], [1.0]]
-    """
-    scores = [ops.convert_to_tensor(each, dtype="float32") for each in scores]
-    sizes = [math.prod(each.shape) for each in scores]
-    mask = mask_of_largest(ops.concatenate([ops.reshape(each, (-1,)) for each in scores]), kept)
-    ends = itertools.accumulate(sizes)
-    parts = [mask[end - size : end] for end, size in zip(ends, sizes, strict=True)]
-    return [ops.reshape(part, each.shape) for part, each in zip(parts, scores, strict=True)]
 
 
 class _Matrix:

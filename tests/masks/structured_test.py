@@ -59,7 +59,7 @@ def test_counts_are_exact(scores, n, kept, count):
 def test_one_threshold_for_several_kernels(scores, kept):
     parts = [scores[:1], scores[1:]]
     together = masks.mask_of_largest(scores.ravel(), kept).numpy()
-    ours = masks.global_masks(parts, kept)
+    ours = masks.masks_of_largest(parts, kept)
     assert [mask.shape for mask in ours] == [part.shape for part in parts]
     np.testing.assert_array_equal(np.concatenate([np.ravel(mask) for mask in ours]), together)
 

@@ -16,7 +16,7 @@ def plain_mask(scores, sparsity):
     """The mask with XLA switched off and every operation run by itself."""
     kept = masks.num_kept(scores.size, sparsity)
     flat = tf.constant(scores.ravel())
-    return np.reshape(top_k._select_largest(flat, tf.constant(kept)), scores.shape)
+    return np.reshape(top_k._select_largest([flat], tf.constant(kept))[0], scores.shape)
 
 
 @pytest.mark.parametrize(("scores", "sparsity", "expected"), TOP_K)
@@ -99,11 +99,12 @@ def test_the_sample_is_what_the_misleading_scores_expect():
 def test_the_search_ends_soon(name, monkeypatch):
     draws = {"normal": DRAW.normal(size=SIZE), "uniform": DRAW.uniform(-1, 1, SIZE)}
     passes = []
-    count_above = top_k._count_above
-    monkeypatch.setattr(top_k, "_count_above", lambda *args: passes.append(1) or count_above(*args))
+    for name_of_pass in ("_count_above", "_tightened"):
+        make_pass = getattr(top_k, name_of_pass)
+        monkeypatch.setattr(top_k, name_of_pass, lambda *args, run=make_pass: passes.append(1) or run(*args))
     # Without XLA every pass is a call.
     plain_mask((draws | MISLEADING)[name].astype(np.float32), 0.6)
-    assert len(passes) <= (6 if name in draws else 20)
+    assert len(passes) <= (6 if name in draws else 24)
 
 
 @hypothesis.settings(deadline=None, max_examples=60)
@@ -122,6 +123,19 @@ def test_equals_the_sorting_oracle_on_patterns(size, period, tail, order, sparsi
     if order == "shuffled":
         np.random.default_rng(0).shuffle(scores)
     np.testing.assert_array_equal(masks.topk_mask(scores, sparsity), sorting_oracle(scores, sparsity))
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.0001, 0.25, 0.5, 0.9999])
+@pytest.mark.parametrize("name", MISLEADING)
+def test_one_threshold_for_several_tensors(name, sparsity):
+    scores = MISLEADING[name].astype(np.float32)
+    parts = np.split(scores, [1, 1, 1025, 2500, 19_000])
+    parts[-1] = parts[-1].reshape(10, 100)
+    together = masks.masks_of_largest(parts, masks.num_kept(SIZE, sparsity))
+    assert [mask.shape for mask in together] == [part.shape for part in parts]
+    np.testing.assert_array_equal(
+        np.concatenate([np.ravel(mask) for mask in together]), sorting_oracle(scores, sparsity)
+    )
 
 
 def test_inside_an_outer_xla_computation():
@@ -169,7 +183,7 @@ def test_refuses_a_dynamic_shape():
 
 def test_compiled_selections_do_not_pile_up():
     for size in range(2, 300):
-        top_k._selection(size)
+        top_k._selection((size,))
     assert top_k._selection.cache_info().currsize < 298
 
 

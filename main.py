@@ -112,11 +112,12 @@ def parse(argv: list[str]) -> flags.FlagValues:
 
 def run(mode: str, config: Config) -> None:
     """Does what the mode says and prints a short report."""
-    from export import check_export_dir
+    from export import check_export_dir, check_formats
     from iterand_tf.training.run import evaluate, train
 
     if mode == "export" or (mode == "train" and config.export.export_dir):
         check_export_dir(config.export.export_dir)
+        check_formats(config.export.export_format.split(","))
     if mode == "train":
         result = train(config)
         if not result.metrics:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from export import onnx, serving_extras, tflite
 from export import served_outputs as served_outputs_lib
-from export import serving_extras, tflite
 from export.entropy import kernel_entropy_bits
 from export.interface import Interface
 from export.network import Network
@@ -66,10 +66,13 @@ class Artifact:
 
     def write(self, name: str, path: pathlib.Path) -> int:
         """Writes one format to a directory that does not exist yet; returns the size of the kernels in it."""
-        if name == "tflite":
+        if name in ("tflite", "onnx"):
             with tempfile.TemporaryDirectory() as dense:
                 write_saved_model(self.network, pathlib.Path(dense), self.interface)
-                tflite.write_tflite(pathlib.Path(dense), path, self.sample if self.tflite_int8 else None)
+                if name == "onnx":
+                    onnx.write_onnx(pathlib.Path(dense), path)
+                else:
+                    tflite.write_tflite(pathlib.Path(dense), path, self.sample if self.tflite_int8 else None)
         else:
             network, packed = (self.rounded, self.packed) if name == "packed" else (self.network, None)
             write_saved_model(network, path, self.interface, packed, self.decode, self.labels)
@@ -90,7 +93,7 @@ class Artifact:
         ]
         with being_written(path):
             serving_extras.write_record(path, name, self.flags, records)
-            if name != "tflite":
+            if name in ("packed", "dense"):
                 serving_extras.write_warmup(path, self.sample)
         return sum(record["stored_bytes"] for record in records)
 

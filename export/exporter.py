@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from export import onnx
 from export.artifact import Artifact, compare_outputs, served_outputs
 from export.interface import HEADS, LOGITS, Interface
 from export.network import Network, as_served, inference_arguments
@@ -21,7 +22,7 @@ from iterand_tf.data.augmentation import whole_of_encoded
 from iterand_tf.errors import ExportError
 from iterand_tf.layers.walk import all_layers
 
-FORMATS = ("packed", "dense", "tflite")
+FORMATS = ("packed", "dense", "tflite", "onnx")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,8 @@ def export_saved_model(
         sample: a batch of inputs to compare on, an array or a dictionary of arrays by the inputs' names; a subclassed
             model needs it. None for random ones.
         export_format: `"packed"` (a SavedModel whose kernels are entropy-coded and unpacked when it is loaded),
-            `"dense"` (one whose kernels are variables, for converters) or `"tflite"` (a TensorFlow Lite file).
+            `"dense"` (one whose kernels are variables, for converters), `"tflite"` (a TensorFlow Lite file) or `"onnx"`
+            (an ONNX file; needs the group onnx).
         head: `"softmax"` or `"sigmoid"` where the model ends in logits: the export then serves the probabilities too.
             None for other outputs, and for the networks of `iterand_tf.models.build`, of which it is known.
         kernel_dtype: `"float32"`, `"bfloat16"` or `"float16"`: the type in which packed kernels of many distinct values
@@ -164,7 +166,8 @@ def export_formats(
         model: any built Keras model with Subnet layers, or without, of one or several inputs and outputs.
         export_dir: created if need be.
         formats: of `"packed"` (a SavedModel whose kernels are entropy-coded and unpacked when it is loaded),
-            `"dense"` (one whose kernels are variables, for converters) and `"tflite"` (`model.tflite`).
+            `"dense"` (one whose kernels are variables, for converters), `"tflite"` (`model.tflite`) and `"onnx"`
+            (`model.onnx`; needs tf2onnx and onnxruntime, the group onnx).
         version: whole number of at least 1; None for one more than the highest there.
         sample: a batch of inputs to compare on, an array or a dictionary of arrays by the inputs' names; needed for a
             subclassed model. None for random ones: standard normal, or of zeros and ones where inputs are whole
@@ -200,8 +203,7 @@ def export_formats(
     >>> [result.path.parent.name for result in results.values()]
     ['packed', 'dense']
     """
-    if not formats or len(set(formats)) < len(formats) or not set(formats) <= set(FORMATS):
-        raise checks.ArgumentError("formats", f"one or several of {', '.join(FORMATS)}", formats)
+    check_formats(formats)
     if tflite_int8 and (sample is None or "tflite" not in formats):
         raise checks.ArgumentError(
             "tflite_int8", "left out unless tflite is exported and a sample is given to calibrate on", tflite_int8
@@ -241,6 +243,22 @@ def export_formats(
                 coded = sum(each.entropy_bits for each in packed)
                 results[name] = ExportResult(targets[name], weights, kernel_bytes, entropy, coded, difference)
     return results
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Raises an error unless a model can be written in these formats here.
+
+    Args:
+        formats: as of `export_formats`.
+
+    Raises:
+        ExportError: if a package that one of them needs is not installed.
+        ValueError: if there is none, or one is unknown or there twice.
+    """
+    if not formats or len(set(formats)) < len(formats) or not set(formats) <= set(FORMATS):
+        raise checks.ArgumentError("formats", f"one or several of {', '.join(FORMATS)}", formats)
+    if "onnx" in formats:
+        onnx.check_installed()
 
 
 def _check_built(model, sample):

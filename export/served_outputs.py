@@ -25,8 +25,10 @@ def served_outputs(
     Returns:
         `sample`, and, if it is a SavedModel with the signature `serve_jpeg`, `encoded`.
     """
-    lite = pathlib.Path(path, "model.tflite")
-    return {"sample": _lite_outputs(lite, sample)} if lite.exists() else _saved_model_outputs(path, sample, encoded)
+    for name, outputs_of in (("model.tflite", _lite_outputs), ("model.onnx", _onnx_outputs)):
+        if (file := pathlib.Path(path, name)).exists():
+            return {"sample": outputs_of(file, sample)}
+    return _saved_model_outputs(path, sample, encoded)
 
 
 def _saved_model_outputs(path, sample, encoded):
@@ -62,6 +64,14 @@ def _lite_outputs(file, sample):
     outputs = signature(**{name: _quantized(values, details[name]) for name, values in sample.items()})
     details = signature.get_output_details()
     return {name: _fractions(values, details[name]) for name, values in outputs.items()}
+
+
+def _onnx_outputs(file, sample):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, sample), strict=True))
 
 
 def _quantized(values, details):

@@ -18,7 +18,7 @@ from iterand_tf.rerandomization import MODES, Blended
 from iterand_tf.strategies.strategy import STRATEGIES
 
 METHODS = ("dense", "edge_popup", *SUBNET_METHODS)
-EXPORT_FORMATS = ("packed", "dense", "tflite")
+EXPORT_FORMATS = ("packed", "dense", "tflite", "onnx")
 KERNEL_DTYPES = ("float32", "bfloat16", "float16")
 SPARSITY_SCHEDULES = ("constant", "polynomial")
 RERANDOMIZATION_SCHEDULES = ("constant", "linear", "cosine")
@@ -240,7 +240,7 @@ class ExportConfig(Options):
     export_dir: str = free_option("", "write EXPORT_DIR/VERSION, a SavedModel, after training; empty: export nothing")
     export_format: str = free_option(
         "packed",
-        "export in this format: packed (entropy-coded kernels), dense (for converters) or tflite; several, "
+        "export in this format: packed (entropy-coded kernels), dense (for converters), tflite or onnx; several, "
         "comma-separated, go to EXPORT_DIR/FORMAT/VERSION",
     )
     export_checkpoint: str = free_option(

@@ -77,13 +77,15 @@ STOCK = {subclassed: 6 * 7 * 6}
 
 
 @pytest.mark.parametrize("build", [subclassed, wrapped, adapted, with_layers_that_cannot_be_cloned, half_precision])
-@pytest.mark.parametrize("export_format", ["packed", "dense", "tflite"])
+@pytest.mark.parametrize("export_format", ["packed", "dense", "tflite", "onnx"])
 def test_answers_as_the_trained_model(build, export_format, tmp_path):
     model = build()
     before = [variable.numpy() for variable in model.variables]
     expected = np.asarray(model(IMAGES)).astype(np.float32)
-    if build is half_precision and export_format == "tflite":
-        pytest.skip("TensorFlow Lite has no bfloat16 matrix product")
+    if build is half_precision and export_format in ("tflite", "onnx"):
+        pytest.skip("neither TensorFlow Lite nor ONNX Runtime has a bfloat16 matrix product")
+    if export_format == "onnx":
+        pytest.importorskip("tf2onnx")
     says_why = (
         pytest.warns(UserWarning, match="the layer lambda.* cannot be made again")
         if (build is with_layers_that_cannot_be_cloned)
@@ -98,7 +100,7 @@ def test_answers_as_the_trained_model(build, export_format, tmp_path):
     np.testing.assert_array_equal(np.asarray(model(IMAGES)).astype(np.float32), expected)
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
-    if export_format != "tflite":
+    if export_format in ("packed", "dense"):
         signature = tf.saved_model.load(str(result.path)).signatures["serving_default"]
         graph = signature.graph.as_graph_def()
         operations = {node.op for function in graph.library.function for node in function.node_def}

@@ -1,5 +1,8 @@
-"""Other runtimes read what is exported: OpenVINO the dense SavedModel, LiteRT the TensorFlow Lite files."""
+"""Other runtimes read what is exported: OpenVINO the dense SavedModel, LiteRT and ONNX Runtime their own files."""
 
+import importlib.util
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -30,6 +33,42 @@ def test_openvino_reads_the_dense_export(model, tmp_path):
     logits = compiled(IMAGES)["logits"]
     np.testing.assert_allclose(logits, model(IMAGES), rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(logits.argmax(axis=1), np.argmax(model(IMAGES), axis=1))
+
+
+def test_onnx_runtime_runs_the_onnx_file(model, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    result = export.export_saved_model(model, tmp_path, export_format="onnx")
+    assert result.max_abs_difference < 1e-4
+    session = onnxruntime.InferenceSession(str(result.path / "model.onnx"))
+    (given,) = session.get_inputs()
+    assert (given.name, given.shape[1:]) == ("image", [8, 8, 3])
+    for images in (IMAGES, IMAGES[:1]):
+        logits, probabilities = session.run(["logits", "probabilities"], {"image": images})
+        np.testing.assert_allclose(logits, model(images), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_onnx_without_its_converter_is_refused_before_anything_is_done(model, tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tf2onnx" else find_spec(name))
+    with pytest.raises(ExportError, match=r"the format onnx needs tf2onnx; install iterand_tf\[onnx\]"):
+        export.export_formats(model, tmp_path / "new", ["packed", "onnx"])
+    assert not list(tmp_path.iterdir())
+
+
+@keras.saving.register_keras_serializable("tests")
+class Betainc(keras.layers.Layer):
+    def call(self, inputs):
+        return tf.raw_ops.Betainc(a=inputs, b=inputs, x=inputs)
+
+
+def test_what_onnx_cannot_express_is_refused_and_leaves_nothing(tmp_path):
+    pytest.importorskip("tf2onnx")
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Betainc()(inputs))
+    with pytest.raises(ExportError, match=r"ONNX cannot express this network \(No Op registered for Betainc"):
+        export.export_formats(model, tmp_path, ["dense", "onnx"], sample=np.full((2, 4), 0.5, np.float32))
+    assert not list(tmp_path.iterdir())
 
 
 def interpreter(path):

@@ -142,9 +142,9 @@ def test_a_truncated_artifact_does_not_load(packed_copy):
 
 def test_refuses_other_formats(model, tmp_path):
     for formats in (["zip"], ["packed", "packed"], []):
-        with pytest.raises(ValueError, match="formats must be one or several of packed, dense, tflite"):
+        with pytest.raises(ValueError, match="formats must be one or several of packed, dense, tflite, onnx"):
             export.export_formats(model, tmp_path, formats)
-    with pytest.raises(ValueError, match="export_format must be one of packed, dense, tflite"):
+    with pytest.raises(ValueError, match="export_format must be one of packed, dense, tflite, onnx"):
         export.export_saved_model(model, tmp_path, export_format="packed,dense")
 
 

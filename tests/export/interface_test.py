@@ -1,5 +1,6 @@
 """Exports of models of all kinds: inputs and outputs by the model's own names, in TensorFlow's C API too."""
 
+import importlib.util
 import json
 
 import keras
@@ -132,10 +133,20 @@ def test_open_sizes_stay_open_and_types_are_kept(tmp_path):
 
 def test_other_formats_take_the_same_names(tmp_path):
     model = two_inputs_and_outputs()
-    for result in export.export_formats(
-        model, tmp_path, ["dense", "tflite"], sample={"left": LEFT, "right": RIGHT}
-    ).values():
+    formats = ["dense", "tflite", *(["onnx"] if importlib.util.find_spec("tf2onnx") else [])]
+    for result in export.export_formats(model, tmp_path, formats, sample={"left": LEFT, "right": RIGHT}).values():
         assert result.max_abs_difference < 1e-5
+
+
+@pytest.mark.parametrize("build", ["segmentation", "text"])
+def test_onnx_keeps_open_sizes_and_types(build, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = {"segmentation": segmentation, "text": text}[build]()
+    other = {"segmentation": np.ones((1, 5, 9, 3), np.float32), "text": np.ones((2, 3), np.int32)}[build]
+    path = export.export_saved_model(model, tmp_path, export_format="onnx").path
+    session = onnxruntime.InferenceSession(str(path / "model.onnx"))
+    (given,) = session.get_inputs()
+    np.testing.assert_allclose(session.run(["outputs"], {given.name: other})[0], model(other), rtol=1e-4, atol=1e-6)
 
 
 def test_probabilities_are_those_of_the_head_for_every_pixel(tmp_path):

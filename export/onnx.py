@@ -1,0 +1,71 @@
+"""ONNX files of a dense SavedModel, converted by tf2onnx."""
+
+import importlib.util
+import logging
+import pathlib
+
+import tensorflow as tf
+
+from export.versions import being_written
+from iterand_tf.errors import ExportError, first_line
+
+FILE_NAME = "model.onnx"
+# Of 2022: every runtime of today reads it, and tf2onnx writes no later one.
+_OPSET = 18
+
+
+def check_installed() -> None:
+    """Raises ExportError unless what converts and what compares is installed."""
+    missing = [name for name in ("tf2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExportError(f"the format onnx needs {' and '.join(missing)}; install iterand_tf[onnx].")
+
+
+def write_onnx(dense: pathlib.Path, path: pathlib.Path) -> None:
+    """Converts a dense SavedModel's `serving_default` to `path/model.onnx`, of the same names of inputs and outputs.
+
+    Args:
+        dense: directory of the SavedModel.
+        path: the directory to write; created if need be.
+
+    Raises:
+        ExportError: if ONNX has no operation for a part of the network.
+    """
+    import onnx
+    import tf2onnx.convert
+    import tf2onnx.tf_loader
+
+    # The loaded object holds the variables.
+    loaded = tf.saved_model.load(str(dense))
+    signature = loaded.signatures["serving_default"]
+    specs = signature.structured_input_signature[1]
+    inputs = {f"{name}:0": name for name in specs}
+    outputs = dict(
+        zip((tensor.name for tensor in signature.outputs), sorted(signature.structured_outputs), strict=True)
+    )
+    loggers = {logger: logger.level for logger in (tf.get_logger(), logging.getLogger("tf2onnx"))}
+    try:
+        # tf2onnx calls what TensorFlow calls deprecated, and logs what the checker says below.
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        graph = tf2onnx.tf_loader.from_function(signature, list(inputs), list(outputs))
+        for node in graph.node:
+            if node.name in specs:
+                # SavedModels do not keep the shapes of a function's arguments.
+                node.attr["shape"].shape.CopyFrom(specs[node.name].shape.as_proto())
+        proto, _ = tf2onnx.convert.from_graph_def(
+            graph,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset=_OPSET,
+            tensors_to_rename=inputs | outputs,
+        )
+        onnx.checker.check_model(proto)
+    except Exception as error:
+        raise ExportError(f"ONNX cannot express this network ({first_line(error)}); export another format.") from error
+    finally:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+    with being_written(path):
+        path.mkdir(parents=True, exist_ok=True)
+        (path / FILE_NAME).write_bytes(proto.SerializeToString())

@@ -24,6 +24,7 @@ import masks
 import pipelines
 import rerandomization
 import saved_models
+import serving
 import sides
 import startup
 import steps
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "evaluation": evaluation.cases,
     "startup": startup.cases,
     "exports": saved_models.cases,
+    "serving": serving.cases,
     "pipelines": pipelines.cases,
     "checkpoints": checkpoints.cases,
 }
@@ -87,6 +89,7 @@ def main():
     parser.add_argument(
         "--data_dir", default="", help="TFDS root with cifar10 and imagenet2012, for pipelines and checkpoints"
     )
+    parser.add_argument("--model_dirs", default="", help="finished runs on cifar10, comma-separated, for serving")
     options = parser.parse_args()
     record = {"machine": machine(), "versions": versions(), "benchmarks": {}}
     if options.json and options.json.exists():

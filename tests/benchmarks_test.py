@@ -22,8 +22,8 @@ def suite(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["masks", "steps", "rerandomization", "evaluation", "exports"])
+@pytest.mark.parametrize("name", ["masks", "steps", "rerandomization", "evaluation", "exports", "serving"])
 def test_gives_a_first_case(name, suite):
-    case = next(iter(suite.BENCHMARKS[name](argparse.Namespace(quick=True, data_dir=""))))
+    case = next(iter(suite.BENCHMARKS[name](argparse.Namespace(quick=True, data_dir="", model_dirs=""))))
     assert case.record()["ratios"]
-    assert set(suite.BENCHMARKS) == LEFT_OUT | {"masks", "steps", "rerandomization", "evaluation", "exports"}
+    assert set(suite.BENCHMARKS) == LEFT_OUT | {"masks", "steps", "rerandomization", "evaluation", "exports", "serving"}

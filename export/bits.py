@@ -1,13 +1,15 @@
 """A lossless coder for masks and other streams of independent bits: pure functions of arrays and bytes.
 
-Two kinds; the smaller wins. Both end in DEFLATE, which TensorFlow can decompress, and whose Huffman codes spend whole
-bits on each byte:
+Three kinds; the smallest wins. Two are under DEFLATE, which TensorFlow can decompress, and whose Huffman codes spend
+whole bits on each byte:
 
 - `bits`: eight bits a byte. It comes within 1 % of the entropy where both bits are frequent. Where nearly all bytes are
   zero, each deserves less than the one bit that it costs: at 2 % of ones the coding takes a third more than the
   entropy;
 - `gaps`: the number of zeros before each one, a byte each. A byte of 255 stands for as many zeros and no one. Gaps have
-  a geometric distribution, of which Huffman codes come within 1 %, from 30 % of ones down to 0.5 %.
+  a geometric distribution, of which Huffman codes come within 1 %, from 30 % of ones down to 0.5 %;
+- `plain`: eight bits a byte, as they are. Of as many ones as zeros nothing can be saved, and DEFLATE adds eleven bytes,
+  its checksum among them: this is for codes of which something else tells damage.
 """
 
 import zlib
@@ -18,10 +20,14 @@ import numpy as np
 MOST_ZEROS = 255
 
 
-def encode_bits(bits: np.ndarray) -> tuple[str, bytes]:
-    """The kind, `"bits"` or `"gaps"`, and the codes of a flat boolean array.
+def encode_bits(bits: np.ndarray, checksum: bool = True) -> tuple[str, bytes]:
+    """The kind, `"bits"`, `"gaps"` or `"plain"`, and the codes of a flat boolean array.
 
     Zeros at the end are not told from others: whoever decodes knows the size.
+
+    Args:
+        bits: the array.
+        checksum: whether the codes must tell their damage; then they are not plain.
 
     Example:
 
@@ -29,10 +35,10 @@ def encode_bits(bits: np.ndarray) -> tuple[str, bytes]:
     >>> kind, len(codes) < 200
     ('gaps', True)
     """
-    candidates = [
-        ("bits", compress(np.packbits(bits, bitorder="little"))),
-        ("gaps", compress(_gaps(np.flatnonzero(bits)))),
-    ]
+    packed = np.packbits(bits, bitorder="little")
+    candidates = [("bits", compress(packed)), ("gaps", compress(_gaps(np.flatnonzero(bits))))]
+    if not checksum:
+        candidates.append(("plain", packed.tobytes()))
     return min(candidates, key=lambda candidate: len(candidate[1]))
 
 
@@ -44,8 +50,8 @@ def decode_bits(kind: str, codes: bytes) -> np.ndarray:
     >>> decode_bits(*encode_bits(np.array([True, False, True]))).tolist()
     [0, 2]
     """
-    contents = np.frombuffer(zlib.decompress(codes), np.uint8)
-    if kind == "bits":
+    contents = np.frombuffer(codes if kind == "plain" else zlib.decompress(codes), np.uint8)
+    if kind != "gaps":
         return np.flatnonzero(np.unpackbits(contents, bitorder="little"))
     is_one = contents < MOST_ZEROS
     return np.cumsum(contents.astype(np.int64) + is_one)[is_one] - 1

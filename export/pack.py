@@ -57,7 +57,8 @@ class PackedKernel:
     Args:
         coding: `"raw"`, `"mask"`, `"symbols"`, `"seeded"` or `"seeded_signs"`.
         shape: of the kernel.
-        kinds: how each part is coded: `"bits"` or `"gaps"`, `"symbols"` or `"wide_symbols"`, or the name of a type.
+        kinds: how each part is coded: `"bits"`, `"gaps"`, `"plain"`, `"symbols"`, `"wide_symbols"`, or the name of a
+            type.
         parts: the strings. Of seeded codings: mask, seeds, magnitude, and where there are entries of other draws than
             the first (or of another sign) which these are, and the numbers of their draws.
         entropy_bits: information in what the parts hold, see `export.entropy`.
@@ -180,13 +181,14 @@ def encode_drawn(kernel: np.ndarray, drawn: Drawn) -> PackedKernel:
     entropy = entropy_bits([*counts, flat.size - kept.sum()])
     others = drawn.index > 0
     coding = "seeded_signs" if drawn.signs else "seeded"
+    # Whoever loads it compares the whole kernel with its fingerprint, see `export.unpack`.
     coded = [
-        encode_bits(kept),
+        encode_bits(kept, checksum=False),
         ("int32", np.array(drawn.seeds, np.int32).tobytes()),
         ("float32", np.float32(drawn.magnitude).tobytes()),
     ]
     if others.any():
-        coded.append(encode_bits(others))
+        coded.append(encode_bits(others, checksum=False))
         if not drawn.signs:
             coded.append(_encode_symbols(drawn.index[others] - 1, len(drawn.seeds) - 1))
     kinds, parts = zip(*coded, strict=True)

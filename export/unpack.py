@@ -221,7 +221,15 @@ def _inflated(codes):
 
 
 def _places_of_bits(codes):
-    bits = tf.bitwise.right_shift(_inflated(codes)[:, tf.newaxis], tf.constant([list(range(8))], tf.uint8)) & 1
+    return _places_in(_inflated(codes))
+
+
+def _places_of_plain_bits(codes):
+    return _places_in(tf.io.decode_raw(codes, tf.uint8))
+
+
+def _places_in(packed):
+    bits = tf.bitwise.right_shift(packed[:, tf.newaxis], tf.constant([list(range(8))], tf.uint8)) & 1
     return tf.where(tf.reshape(bits, [-1]) > 0)[:, 0]
 
 
@@ -234,7 +242,7 @@ def _places_of_gaps(codes):
 @functools.cache
 def _places(kind):
     """A function of codes to the places of the ones, see `export.bits`."""
-    places = {"bits": _places_of_bits, "gaps": _places_of_gaps}[kind]
+    places = {"bits": _places_of_bits, "gaps": _places_of_gaps, "plain": _places_of_plain_bits}[kind]
     return tf.function(places, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 
 

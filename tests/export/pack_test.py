@@ -110,14 +110,14 @@ CODINGS = {
     "many values, 0.6": (with_values(100_000, 0.6), "mask", "bits", 1.001),
     "many values, 0.95": (with_values(100_000, 0.95), "mask", "gaps", 1.005),
     "many values, 0.99": (with_values(100_000, 0.99), "mask", "gaps", 1.005),
-    "one draw, 0.5": (with_draws(1, 1, 0.5), "seeded", "bits", 1.002),
+    "one draw, 0.5": (with_draws(1, 1, 0.5), "seeded", "plain", 1.001),
     "one draw, 0.6": (with_draws(1, 1, 0.6), "seeded", "bits", 1.01),
     "one draw, 0.95": (with_draws(1, 1, 0.95), "seeded", "gaps", 1.02),
-    "24 draws": (with_draws(24, 0.86, 0.5), "seeded", "bits", 1.01),
+    "24 draws": (with_draws(24, 0.86, 0.5), "seeded", "plain", 1.01),
     "117 draws": (with_draws(117, 0.4, 0.6), "seeded", "bits", 1.02),
     "1000 draws": (with_draws(1000, 0.3, 0.7), "seeded", "bits", 1.05),
     "signs of one draw": (with_draws(2, 1.0, 0.6, signs=True), "seeded_signs", "bits", 1.01),
-    "signs, some turned": (with_draws(2, 0.93, 0.5, signs=True), "seeded_signs", "bits", 1.01),
+    "signs, some turned": (with_draws(2, 0.93, 0.5, signs=True), "seeded_signs", "plain", 1.01),
 }
 
 

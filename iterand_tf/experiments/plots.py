@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from iterand_tf.experiments.summary import Group, mean_and_deviation
 
@@ -161,26 +161,27 @@ def _by_kept(groups):
 
 
 def _by_bytes(groups):
-    """One mark for each exported format of each group; accuracies are those of the network that was exported."""
-    figure, (axes,) = new_axes("size of the export (bytes)", ACCURACY)
+    """A colour for each group and a marker for each format; accuracies are those of the network that was exported."""
+    figure, (axes,) = new_axes("size of the export (kB)", ACCURACY)
     formats: dict[str, str] = {}
     sizes = set()
     for each in _series(groups, "width_factor", "sparsity"):
+        color = each.style["color"]
         points = [point for group in each.groups for point in _exports(group)]
         for export_format, size, accuracy in points:
             marker = formats.setdefault(export_format, MARKERS[len(formats) % len(MARKERS)])
-            axes.plot(
-                size,
-                accuracy,
-                marker,
-                color=each.style["color"],
-                label=f"{each.label}, {export_format}",
-                markersize=6,
-            )
+            axes.plot(size / 1000, accuracy, marker, color=color, markersize=6)
             sizes.add(size)
+        if points:
+            axes.plot([], [], "-", color=color, linewidth=4, label=each.label)
     if len(sizes) < 2:
         return None
+    for export_format, marker in formats.items():
+        axes.plot([], [], marker, color="#555555", label=f"{export_format} export")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     return _finish("accuracy_by_bytes", "Accuracy against the size of the exported files", figure, [axes])
 
 

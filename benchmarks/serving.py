@@ -2,8 +2,8 @@
 
 The dense SavedModel in TensorFlow, whose BatchNormalization is not folded, is what the others are compared with. All
 others are folded. In int8 files ternary kernels are exact, activations are rounded. OpenVINO reads the int8 file of
-TensorFlow Lite. With `--model_dirs=RUN,RUN` and `--data_dir` the networks are those of finished runs, and their
-accuracy is that on the test part; without, networks of random scores.
+TensorFlow Lite. With `--model_dirs=RUN,RUN` and `--data_dir`, finished runs come first, with their accuracy on the
+test part; then networks of random scores.
 """
 
 import os
@@ -56,7 +56,6 @@ def networks(options):
         for run in options.model_dirs.split(","):
             model = keras.models.load_model(pathlib.Path(run, "best.keras"), compile=False)
             yield pathlib.Path(run).name, model, splits.test, calibration
-        return
     noise = np.random.default_rng(0).integers(0, 256, (CALIBRATION, 32, 32, 3)).astype(np.float32)
     for name, sparsity in (("conv6", 0.5), ("resnet18", 0.6))[: 1 if options.quick else None]:
         model = models.build(name, (32, 32, 3), 10, models.SubnetFactory(sparsity=sparsity))

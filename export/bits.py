@@ -8,8 +8,7 @@ whole bits on each byte:
   entropy;
 - `gaps`: the number of zeros before each one, a byte each. A byte of 255 stands for as many zeros and no one. Gaps have
   a geometric distribution, of which Huffman codes come within 1 %, from 30 % of ones down to 0.5 %;
-- `plain`: eight bits a byte, as they are. Of as many ones as zeros nothing can be saved, and DEFLATE adds eleven bytes,
-  its checksum among them: this is for codes of which something else tells damage.
+- `plain`: eight bits a byte, as they are. Of as many ones as zeros nothing can be saved, and DEFLATE adds eleven bytes.
 """
 
 import zlib
@@ -20,14 +19,10 @@ import numpy as np
 MOST_ZEROS = 255
 
 
-def encode_bits(bits: np.ndarray, checksum: bool = True) -> tuple[str, bytes]:
+def encode_bits(bits: np.ndarray) -> tuple[str, bytes]:
     """The kind, `"bits"`, `"gaps"` or `"plain"`, and the codes of a flat boolean array.
 
     Zeros at the end are not told from others: whoever decodes knows the size.
-
-    Args:
-        bits: the array.
-        checksum: whether the codes must tell their damage; then they are not plain.
 
     Example:
 
@@ -36,9 +31,11 @@ def encode_bits(bits: np.ndarray, checksum: bool = True) -> tuple[str, bytes]:
     ('gaps', True)
     """
     packed = np.packbits(bits, bitorder="little")
-    candidates = [("bits", compress(packed)), ("gaps", compress(_gaps(np.flatnonzero(bits))))]
-    if not checksum:
-        candidates.append(("plain", packed.tobytes()))
+    candidates = [
+        ("plain", packed.tobytes()),
+        ("bits", compress(packed)),
+        ("gaps", compress(_gaps(np.flatnonzero(bits)))),
+    ]
     return min(candidates, key=lambda candidate: len(candidate[1]))
 
 

@@ -18,7 +18,7 @@ def check_installed() -> None:
     """Raises ExportError unless what converts and what compares is installed."""
     missing = [name for name in ("tf2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ExportError(f"the format onnx needs {' and '.join(missing)}; install iterand_tf[onnx].")
+        raise ExportError(f"the format onnx needs {' and '.join(missing)}; run pip install '.[onnx]' in the checkout.")
 
 
 def write_onnx(dense: pathlib.Path, path: pathlib.Path) -> None:
@@ -35,7 +35,7 @@ def write_onnx(dense: pathlib.Path, path: pathlib.Path) -> None:
     import tf2onnx.convert
     import tf2onnx.tf_loader
 
-    # The loaded object holds the variables.
+    # This object holds the variables.
     loaded = tf.saved_model.load(str(dense))
     signature = loaded.signatures["serving_default"]
     specs = signature.structured_input_signature[1]
@@ -43,12 +43,16 @@ def write_onnx(dense: pathlib.Path, path: pathlib.Path) -> None:
     outputs = dict(
         zip((tensor.name for tensor in signature.outputs), sorted(signature.structured_outputs), strict=True)
     )
+    if shared := sorted(set(inputs.values()) & set(outputs.values())):
+        raise ExportError(f"ONNX needs other names for outputs than for inputs; rename the output {shared[0]}.")
     loggers = {logger: logger.level for logger in (tf.get_logger(), logging.getLogger("tf2onnx"))}
     try:
         # tf2onnx calls what TensorFlow calls deprecated, and logs what the checker says below.
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         graph = tf2onnx.tf_loader.from_function(signature, list(inputs), list(outputs))
+        if any(node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in graph.node):
+            raise TypeError("its runtime does not compute in bfloat16")
         for node in graph.node:
             if node.name in specs:
                 # SavedModels do not keep the shapes of a function's arguments.

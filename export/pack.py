@@ -181,14 +181,13 @@ def encode_drawn(kernel: np.ndarray, drawn: Drawn) -> PackedKernel:
     entropy = entropy_bits([*counts, flat.size - kept.sum()])
     others = drawn.index > 0
     coding = "seeded_signs" if drawn.signs else "seeded"
-    # Whoever loads it compares the whole kernel with its fingerprint, see `export.unpack`.
     coded = [
-        encode_bits(kept, checksum=False),
+        encode_bits(kept),
         ("int32", np.array(drawn.seeds, np.int32).tobytes()),
         ("float32", np.float32(drawn.magnitude).tobytes()),
     ]
     if others.any():
-        coded.append(encode_bits(others, checksum=False))
+        coded.append(encode_bits(others))
         if not drawn.signs:
             coded.append(_encode_symbols(drawn.index[others] - 1, len(drawn.seeds) - 1))
     kinds, parts = zip(*coded, strict=True)

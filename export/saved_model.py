@@ -1,5 +1,6 @@
 """Writes networks as SavedModels that TensorFlow Serving loads, packed or dense."""
 
+import itertools
 import pathlib
 import tempfile
 from collections.abc import Callable, Sequence
@@ -109,8 +110,10 @@ def _drop_hints(path):
 
 
 def _number_operations(function):
-    """Names the operations of a function by numbers, which no argument has for a name."""
-    numbers = {node.name: f"{number:x}" for number, node in enumerate(function.node_def)}
+    """Names the operations of a function by numbers, but those that are names of its arguments."""
+    arguments = {argument.name for argument in function.signature.input_arg}
+    free = (f"{number:x}" for number in itertools.count() if f"{number:x}" not in arguments)
+    numbers = {node.name: number for node, number in zip(function.node_def, free, strict=False)}
 
     def renamed(tensor):
         """Of an operation's output, `NAME:OUTPUT:INDEX`, or of one to wait for, `^NAME`; arguments stay."""

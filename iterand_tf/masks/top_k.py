@@ -25,7 +25,7 @@ _INT32_MIN = np.int32(-(2**31))
 _INFINITY = np.int32(0x7F800000)
 _ROWS, _COLUMNS = 8, 128
 _BLOCK = _ROWS * _COLUMNS
-_SAMPLE, _STRIDE = 1024, 8192
+_SAMPLE, _LARGEST_STRIDE = 1024, 8192
 
 
 def num_kept(size: int, sparsity: float) -> int:
@@ -79,7 +79,11 @@ def mask_of_largest(scores: Any, kept: Any) -> Any:
     >>> mask_of_largest([3.0, -1.0, 2.0, 2.0], 3).numpy().tolist()
     [1.0, 0.0, 1.0, 1.0]
     """
-    return masks_of_largest([scores], kept)[0]
+    scores = ops.convert_to_tensor(scores, dtype="float32")
+    size = math.prod(scores.shape)
+    if not size:
+        return ops.zeros_like(scores)
+    return ops.reshape(_selection(size)(ops.reshape(scores, (size,)), ops.cast(kept, "int32")), scores.shape)
 
 
 def masks_of_largest(scores: Sequence[Any], kept: Any) -> list[Any]:
@@ -95,12 +99,12 @@ def masks_of_largest(scores: Sequence[Any], kept: Any) -> list[Any]:
     [[0.0, 1.0], [1.0]]
     """
     scores = [ops.convert_to_tensor(each, dtype="float32") for each in scores]
-    sizes = tuple(math.prod(each.shape) for each in scores)
-    if not sum(sizes):
-        return [ops.zeros_like(each) for each in scores]
-    flat = [ops.reshape(each, (size,)) for each, size in zip(scores, sizes, strict=True)]
-    masks = _selection(sizes)(flat, ops.cast(kept, "int32"))
-    return [ops.reshape(mask, each.shape) for mask, each in zip(masks, scores, strict=True)]
+    # A search in each tensor by itself would save this copy, and compile for a minute where there are many.
+    mask = mask_of_largest(ops.concatenate([ops.reshape(each, (-1,)) for each in scores]), kept)
+    ends = itertools.accumulate(math.prod(each.shape) for each in scores)
+    return [
+        ops.reshape(mask[end - math.prod(each.shape) : end], each.shape) for each, end in zip(scores, ends, strict=True)
+    ]
 
 
 def straight_through_mask(scores: Any, sparsity: float) -> Any:
@@ -142,9 +146,9 @@ def straight_through(scores: Any, mask: Any) -> Any:
 
 # More sizes than a large network has; each holds a compiled function.
 @functools.lru_cache(maxsize=256)
-def _selection(sizes: tuple[int, ...]) -> Callable[[list[Any], Any], list[Any]]:
-    """`_select` for flat tensors of these sizes, compiled by XLA where the backend is TensorFlow or JAX."""
-    # An object for each of them: TensorFlow warns of one function that is traced for many.
+def _selection(size: int) -> Callable[[Any, Any], Any]:
+    """`_select` for flat tensors of one size, compiled by XLA where the backend is TensorFlow or JAX."""
+    # An object for each size: TensorFlow warns of one function that is traced for many.
     select = functools.partial(_select)
     if keras.backend.backend() == "jax":
         import jax
@@ -154,24 +158,22 @@ def _selection(sizes: tuple[int, ...]) -> Callable[[list[Any], Any], list[Any]]:
         return select
     import tensorflow as tf
 
-    signature = [[tf.TensorSpec((size,), tf.float32) for size in sizes], tf.TensorSpec((), tf.int32)]
+    signature = [tf.TensorSpec((size,), tf.float32), tf.TensorSpec((), tf.int32)]
     return tf.function(select, input_signature=signature, jit_compile=True, autograph=False)
 
 
 def _select(scores, kept):
-    """Float32 masks of the `kept` largest of all the flat `scores`, 0 <= kept <= their number."""
-    size = sum(each.shape[0] for each in scores)
+    """Float32 mask of the `kept` largest of the flat `scores`, 0 <= kept <= size."""
+    size = scores.shape[0]
     if size == 1:
-        return [ops.cast(ops.broadcast_to(kept > 0, each.shape), "float32") for each in scores]
+        return ops.cast(ops.expand_dims(kept, 0) > 0, "float32")
     some = _select_largest(scores, ops.clip(kept, 1, size - 1))
     # All are larger than none of them, and none than all.
-    return [
-        ops.where(kept >= size, ops.ones_like(mask), ops.where(kept <= 0, ops.zeros_like(mask), mask)) for mask in some
-    ]
+    return ops.where(kept >= size, ops.ones_like(some), ops.where(kept <= 0, ops.zeros_like(some), some))
 
 
 def _select_largest(scores, kept):
-    """Float32 masks of the `kept` largest of all the flat `scores`, 0 < kept < their number, without sorting them.
+    """Float32 mask of the `kept` largest of the flat `scores`, 0 < kept < size, without sorting them.
 
     The search keeps a bracket (low, high] of order-preserving integer keys around the kept-th largest score: at least
     `kept` keys exceed `low`, fewer exceed `high`. Each pass over the scores counts the keys above four thresholds and
@@ -179,13 +181,12 @@ def _select_largest(scores, kept):
     Rivest 1975), the next interpolate between the ends of the bracket, and later ones divide it evenly. The search ends
     when exactly `kept` keys exceed `low`, or when the bracket holds one value, whose ties are divided by their index.
     That it holds one value is hard to see from counts, so some passes look for the smallest and the largest key inside
-    instead. There are about four passes, and at most 24 where the sample misleads.
+    instead. There are about four passes, and at most 28 where the sample misleads.
     """
-    # Tensors are counted where they lie: to copy them together would take longer than a pass.
-    keys = [_blocks(each) for each in scores]
+    keys = _blocks(scores)
 
     def counted(thresholds, edges, totals):
-        counts = ops.sum(ops.concatenate([_count_above(each, thresholds) for each in keys], axis=1), axis=1)
+        counts = ops.sum(_count_above(keys, thresholds), axis=1)
         enough = ops.sum(ops.cast(counts >= kept, "int32"))
         ends = ops.stack([enough, enough + 1])
         edges = ops.take(ops.concatenate([edges[:1], thresholds, edges[1:]]), ends)
@@ -204,24 +205,17 @@ def _select_largest(scores, kept):
         return ops.logical_and(totals[0] > kept, edges[0] + 1 < edges[1])
 
     # Both ends of the bracket, and how many keys exceed them.
+    size = scores.shape[0]
     edges = ops.convert_to_tensor(np.array([-_INFINITY - 1, _INFINITY], np.int32))
-    totals = ops.convert_to_tensor(np.array([sum(each.shape[0] for each in scores), 0], np.int32))
+    totals = ops.convert_to_tensor(np.array([size, 0], np.int32))
     start = (ops.zeros((), "int32"), _sampled(scores, kept), edges, totals)
     _, _, edges, totals = ops.while_loop(unresolved, narrow, start)
-    blocks = [each.shape[0] for each in keys]
     last = ops.cond(
-        totals[0] > kept,
-        lambda: _last_tied(keys, edges, kept - totals[1]),
-        lambda: ops.full((), sum(blocks) * _BLOCK, "int32"),
+        totals[0] > kept, lambda: _last_tied(keys, edges, kept - totals[1]), lambda: ops.full((), size, "int32")
     )
-
-    def mask(keys, start):
-        index = start + ops.arange(keys.shape[0], dtype="int32")
-        first = ops.logical_and(keys > edges[0], index < last)
-        return ops.cast(ops.logical_or(keys > edges[1], first), "float32")
-
-    starts = itertools.accumulate(blocks, initial=0)
-    return [mask(_key(each), start * _BLOCK) for each, start in zip(scores, starts, strict=False)]
+    keys, index = _key(scores), ops.arange(size, dtype="int32")
+    selected = ops.logical_or(keys > edges[1], ops.logical_and(keys > edges[0], index < last))
+    return ops.cast(selected, "float32")
 
 
 def sort_keys(scores: Any) -> Any:
@@ -238,16 +232,20 @@ def sort_keys(scores: Any) -> Any:
 
 def _sampled(scores, kept):
     """Four thresholds from a sample: the kept-th largest lies probably between the middle ones, else the outer ones."""
-    size = sum(each.shape[0] for each in scores)
-    # An odd stride has few factors in common with the shape of a kernel.
-    stride = min(max(size // _SAMPLE, 16), _STRIDE) | 1
-    sample = ops.sort(_key(ops.concatenate([each[::stride] for each in scores])))
+    size = scores.shape[0]
+    sample = ops.sort(_key(scores[:: _stride(size)]))
     below = 1 - ops.cast(kept, "float32") / size
     deviation = ops.sqrt(below * (1 - below) * sample.shape[0])
     places = ops.cast(below * sample.shape[0] + np.array([-4, -0.8, 0.8, 4], np.float32) * deviation, "int32")
     # The lower two just below their values: a bracket of the middle ones may then hold one value, which ties.
     thresholds = ops.take(sample, ops.clip(places, 0, sample.shape[0] - 1)) - np.array([1, 1, 0, 0], np.int32)
     return ops.clip(thresholds, -_INFINITY, _INFINITY - 1)
+
+
+def _stride(size):
+    """How far the scores of the sample are apart."""
+    # Of very many scores a larger sample saves a pass. An odd stride has few factors in common with a kernel's shape.
+    return min(max(size // _SAMPLE, 16), _LARGEST_STRIDE) | 1
 
 
 def _interpolated(edges, totals, kept):
@@ -280,11 +278,10 @@ def _count_above(keys, thresholds):
 
 def _tightened(keys, edges):
     """The edges of the narrowest bracket that holds the same keys."""
-    above = [ops.unstack(ops.where(each > edges[0], each, _INFINITY), axis=1) for each in keys]
-    below = [ops.unstack(ops.where(each <= edges[1], each, -_INFINITY - 1), axis=1) for each in keys]
+    above = ops.unstack(ops.where(keys > edges[0], keys, _INFINITY), axis=1)
+    below = ops.unstack(ops.where(keys <= edges[1], keys, -_INFINITY - 1), axis=1)
     # Row by row for the speed: XLA makes one slow reduction of two.
-    smallest = ops.concatenate([functools.reduce(ops.minimum, rows) for rows in above])
-    largest = ops.concatenate([functools.reduce(ops.maximum, rows) for rows in below])
+    smallest, largest = functools.reduce(ops.minimum, above), functools.reduce(ops.maximum, below)
     return ops.stack([ops.min(smallest) - 1, ops.max(largest)])
 
 
@@ -295,16 +292,9 @@ def _last_tied(keys, edges, number):
         return ops.cast(ops.logical_and(keys > edges[0], keys <= edges[1]), "int32")
 
     # Without the `and` XLA makes one sum of two, which is slower, see `_count_above`.
-    counts = [ops.sum(ops.bitwise_and(ops.sum(inside(each), axis=1), 0xFF), axis=1) for each in keys]
-    block, before = _reached(ops.concatenate(counts), number)
-    # The block with the last of them, which one of the tensors has.
-    candidates, start = [], 0
-    for each in keys:
-        end = start + each.shape[0]
-        here = ops.logical_and(block >= start, block < end)
-        candidates.append(ops.where(here, inside(ops.take(each, ops.clip(block, start, end - 1) - start, axis=0)), 0))
-        start = end
-    return block * _BLOCK + _reached(ops.reshape(sum(candidates), (_BLOCK,)), number - before)[0] + 1
+    block, before = _reached(ops.sum(ops.bitwise_and(ops.sum(inside(keys), axis=1), 0xFF), axis=1), number)
+    place, _ = _reached(ops.reshape(inside(ops.take(keys, block, axis=0)), (_BLOCK,)), number - before)
+    return block * _BLOCK + place + 1
 
 
 def _reached(counts, number):
@@ -315,9 +305,8 @@ def _reached(counts, number):
 
 
 def _blocks(scores):
-    """The keys of flat scores as (blocks, rows, columns); those behind them are below all. There is one at least."""
-    missing = max(-(-scores.shape[0] // _BLOCK), 1) * _BLOCK - scores.shape[0]
-    padded = ops.pad(_key(scores), [[0, missing]], constant_values=-_INFINITY - 1)
+    """The keys of flat scores as (blocks, rows, columns); those behind them are below all."""
+    padded = ops.pad(_key(scores), [[0, -scores.shape[0] % _BLOCK]], constant_values=-_INFINITY - 1)
     return ops.reshape(padded, (-1, _ROWS, _COLUMNS))
 
 

@@ -299,6 +299,12 @@ class Config:
             )
         if self.run.virtual_devices and self.run.strategy not in ("auto", "mirrored"):
             raise UserError(f"--virtual_devices goes with --strategy=mirrored, not with {self.run.strategy}.")
+        exported = self.export.export_format.split(",") if self.export.export_dir else []
+        for name in ("tflite", "onnx"):
+            if name in exported and self.training.precision == "mixed_bfloat16":
+                raise UserError(
+                    f"--export_format={name} has no bfloat16; train with --precision=float32, or export another format."
+                )
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Self:

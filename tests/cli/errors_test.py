@@ -1,6 +1,7 @@
 """Errors of the command line: each is one sentence and an exit code, and leaves what was there."""
 
 import errno
+import importlib.util
 import shutil
 
 import keras
@@ -99,6 +100,7 @@ BAD_INPUT = [
     (["--learning_rate=nan"], 1, "--learning_rate must be above 0"),
     (["--batch_size=0"], 1, "--batch_size must be at least 1"),
     (["--mode=sing"], 1, "mode"),
+    (["--export_dir=e", "--export_format=onnx", "--precision=mixed_bfloat16"], 1, "onnx has no bfloat16; train with"),
     (["--tflite_int8"], 1, "--tflite_int8 goes with --export_format=tflite only"),
 ]
 
@@ -223,6 +225,15 @@ def test_a_last_step_that_diverges_is_found_before_it_is_saved(tmp_path, capsys)
     assert here(*flags, f"--model_dir={tmp_path}/model") == 5
     assert "is not finite after step 1; train anew with a lower --learning_rate" in capsys.readouterr().err
     assert checkpoint_names(tmp_path / "model") == ["step-0000000000.npz"]
+
+
+def test_a_converter_that_is_missing_is_found_before_training(tmp_path, capsys, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tf2onnx" else find_spec(name))
+    flags = [*SMALL, f"--model_dir={tmp_path}/model", f"--export_dir={tmp_path}/export", "--export_format=onnx"]
+    assert here(*flags) == 4
+    assert "the format onnx needs tf2onnx; run pip install" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
 
 
 def test_files_that_cannot_be_written_leave_the_earlier_ones(model_dir, capsys, monkeypatch):

@@ -51,8 +51,17 @@ def test_onnx_runtime_runs_the_onnx_file(model, tmp_path):
 def test_onnx_without_its_converter_is_refused_before_anything_is_done(model, tmp_path, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tf2onnx" else find_spec(name))
-    with pytest.raises(ExportError, match=r"the format onnx needs tf2onnx; install iterand_tf\[onnx\]"):
+    with pytest.raises(ExportError, match=r"the format onnx needs tf2onnx; run pip install"):
         export.export_formats(model, tmp_path / "new", ["packed", "onnx"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_onnx_needs_names_that_differ(tmp_path):
+    pytest.importorskip("tf2onnx")
+    inputs = keras.Input((4,), name="x")
+    model = keras.Model({"x": inputs}, {"x": iterand_tf.SubnetDense(2, seed=0)(inputs)})
+    with pytest.raises(ExportError, match="ONNX needs other names for outputs than for inputs; rename the output x"):
+        export.export_formats(model, tmp_path, ["dense", "onnx"])
     assert not list(tmp_path.iterdir())
 
 

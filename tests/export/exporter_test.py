@@ -345,6 +345,14 @@ def test_a_decoder_that_does_not_load_elsewhere_is_refused(model, tmp_path):
 
 
 @pytest.mark.parametrize("export_format", ["packed", "dense"])
+def test_inputs_may_have_the_names_of_numbers(export_format, tmp_path):
+    inputs = [keras.Input((2,), name=name) for name in "abc1"]
+    answer = iterand_tf.SubnetDense(3, seed=0)(keras.layers.Concatenate()(inputs))
+    model = keras.Model(inputs, keras.layers.Softmax()(keras.layers.Activation("tanh")(answer)))
+    assert export.export_saved_model(model, tmp_path, export_format=export_format).max_abs_difference < 1e-6
+
+
+@pytest.mark.parametrize("export_format", ["packed", "dense"])
 def test_a_full_disk_is_refused_and_leaves_nothing(export_format, model, tmp_path):
     with files_of_at_most(50_000), pytest.raises(ExportError, match="could not be written"):
         export.export_saved_model(model, tmp_path / "a" / "b", export_format=export_format)

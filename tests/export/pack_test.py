@@ -98,9 +98,9 @@ SIZE = 600_000
 # A row has the kernel, its coding, how its mask is coded, and at most how many times the entropy it takes.
 CODINGS = {
     "no zeros": (with_values(100_000, 0.0), "raw", "float32", 1.0),
-    "one value": (with_values(1, 0.5), "symbols", "bits", 1.002),
+    "one value": (with_values(1, 0.5), "symbols", "plain", 1.002),
     "ternary, 0.2": (with_values(2, 0.2), "symbols", "bits", 1.01),
-    "ternary, 0.5": (with_values(2, 0.5), "symbols", "bits", 1.002),
+    "ternary, 0.5": (with_values(2, 0.5), "symbols", "plain", 1.002),
     "ternary, 0.6": (with_values(2, 0.6), "symbols", "bits", 1.006),
     "ternary, 0.9": (with_values(2, 0.9), "symbols", "gaps", 1.01),
     "ternary, 0.95": (with_values(2, 0.95), "symbols", "gaps", 1.01),

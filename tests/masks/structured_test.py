@@ -54,16 +54,6 @@ def test_counts_are_exact(scores, n, kept, count):
     assert (mask.sum(axis=(0, 1)) >= count).all()
 
 
-@hypothesis.settings(deadline=None, max_examples=30)
-@hypothesis.given(scores=SCORES, kept=st.integers(0, 24))
-def test_one_threshold_for_several_kernels(scores, kept):
-    parts = [scores[:1], scores[1:]]
-    together = masks.mask_of_largest(scores.ravel(), kept).numpy()
-    ours = masks.masks_of_largest(parts, kept)
-    assert [mask.shape for mask in ours] == [part.shape for part in parts]
-    np.testing.assert_array_equal(np.concatenate([np.ravel(mask) for mask in ours]), together)
-
-
 def test_names():
     assert masks.parse_nm("2:4") == (2, 4)
     for name in ("4:4", "0:2", "5:4", "2/4", "top", "", None, "-1:2"):

@@ -99,7 +99,7 @@ def masks_of_largest(scores: Sequence[Any], kept: Any) -> list[Any]:
     [[0.0, 1.0], [1.0]]
     """
     scores = [ops.convert_to_tensor(each, dtype="float32") for each in scores]
-    # A search in each tensor by itself would save this copy, and compile for a minute where there are many.
+    # A search in each tensor by itself would save this copy, and compile longer with each of them.
     mask = mask_of_largest(ops.concatenate([ops.reshape(each, (-1,)) for each in scores]), kept)
     ends = itertools.accumulate(math.prod(each.shape) for each in scores)
     return [

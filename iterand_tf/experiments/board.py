@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
+import sqlalchemy.event
 import sqlalchemy.exc
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -291,5 +292,20 @@ def _storage(url: str, directory: pathlib.Path) -> optuna.storages.BaseStorage:
     if not url:
         backend = JournalFileBackend(str(directory / JOURNAL))
         return optuna.storages.JournalStorage(backend)
-    busy = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {}
-    return optuna.storages.RDBStorage(url, engine_kwargs=busy)
+    if not url.startswith("sqlite"):
+        return optuna.storages.RDBStorage(url)
+    # Without isolation level the driver begins no transactions of its own, which would begin at the first write.
+    storage = optuna.storages.RDBStorage(
+        url, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS, "isolation_level": None}}
+    )
+    sqlalchemy.event.listen(storage.engine, "begin", _lock_database)
+    return storage
+
+
+def _lock_database(connection):
+    """Begins a transaction of sqlite that no other process reads or writes beside.
+
+    Optuna reads whether a trial waits and then writes that it runs. Other databases lock the row that was read; sqlite
+    knows no such lock, and two processes could take the same trial.
+    """
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,10 +1,13 @@
 """Who does which point, where processes race, die between two steps, or come back: boards on one storage."""
 
+import concurrent.futures
+import threading
+
 import optuna
 import pytest
 
 from iterand_tf.experiments import board as board_module
-from iterand_tf.experiments.board import Board, LostClaimError, State, make_sampler
+from iterand_tf.experiments.board import Board, LostClaimError, State, make_sampler, open_study
 from iterand_tf.experiments.points import Point, Space
 
 PATIENCE = 60
@@ -68,6 +71,24 @@ def test_a_point_that_was_added_twice_is_run_once(make_board):
     # What is one too many is given up by whoever claims it.
     assert [two.claim() for _ in range(3)] == [None] * 3
     assert states(two) == [State.RUNNING, State.RUNNING]
+
+
+def test_processes_that_claim_at_the_same_time_get_different_points(storage_url, tmp_path):
+    points = tuple(Point(f"seed={seed}", {}) for seed in range(30))
+    studies = [open_study(storage_url, tmp_path, tmp_path.name) for _ in range(4)]
+    names = []
+    barrier = threading.Barrier(len(studies))
+
+    def claim_all(study):
+        board = Board(study, Space(points, {}), lambda index: make_sampler("random", 0, index), PATIENCE)
+        barrier.wait()
+        while any(each.state is State.WAITING for each in board.states()):
+            claim = board.claim()
+            names.extend([claim.point.name] if claim else [])
+
+    with concurrent.futures.ThreadPoolExecutor(len(studies)) as threads:
+        list(threads.map(claim_all, studies))
+    assert sorted(names) == sorted(point.name for point in points)
 
 
 def test_the_second_trial_of_a_point_that_failed_does_not_count(make_board):

@@ -39,9 +39,14 @@ def postgresql():
 
 
 @pytest.fixture(params=["journal", "sqlite", "postgresql"])
-def storage_flags(request, tmp_path):
-    """Flags of a sweep that name where its state is kept."""
-    if request.param == "journal":
-        return []
-    url = f"sqlite:///{tmp_path}/sweep.db" if request.param == "sqlite" else request.getfixturevalue("postgresql")
-    return [f"--sweep_storage={url}"]
+def storage_url(request, tmp_path):
+    """Where the state of a sweep is kept, as --sweep_storage names it."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql")
+    return f"sqlite:///{tmp_path}/sweep.db" if request.param == "sqlite" else ""
+
+
+@pytest.fixture
+def storage_flags(storage_url):
+    """The flags of such a sweep."""
+    return [f"--sweep_storage={storage_url}"] if storage_url else []

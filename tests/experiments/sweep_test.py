@@ -54,7 +54,7 @@ def test_two_processes_share_the_points(storage_flags, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "storage_flags",
+    "storage_url",
     ["journal", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sqlite", "postgresql"))],
     indirect=True,
 )

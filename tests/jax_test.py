@@ -54,8 +54,9 @@ def test_n_of_every_m(scores, n, m, axes, expected):
     assert np.asarray(masks.nm_mask(np.array(scores, np.float32), n, m, axes)).tolist() == expected
 
 
-def test_masks_equal_the_sorting_oracle():
-    scores = np.random.default_rng(0).normal(size=(3001,)).round(2).astype(np.float32)
+@pytest.mark.parametrize("size", [3001, 300_001])
+def test_masks_equal_the_sorting_oracle(size):
+    scores = np.random.default_rng(0).normal(size=(size,)).round(2).astype(np.float32)
     for sparsity in (0.001, 0.5, 0.999):
         np.testing.assert_array_equal(
             masks.topk_mask(scores, sparsity), mask_tables.sorting_oracle(scores, sparsity)

@@ -2,8 +2,8 @@
 
 A mask keeps `size - round(sparsity * size)` entries, never one more or fewer: the threshold is the exact
 k-th largest score and entries that tie with it are kept in the order of their flat index. Everything has a
-static shape and is made of comparisons and counts, so the mask is the same bits with and without XLA. Finding the
-threshold takes about four passes over the scores.
+static shape and is made of comparisons and counts, so the mask is the same bits with and without XLA. Of many scores
+the threshold is found in about four passes over them; of few it takes more, which are short, by code that compiles soon.
 
 Sources: the subnetwork rule of edge-popup (Ramanujan et al., CVPR 2020, section 3), which IteRand (Chijiwa et al.,
 NeurIPS 2021, section 3) keeps; selection by quantiles of a sample (Floyd and Rivest, CACM 1975).
@@ -26,6 +26,8 @@ _INFINITY = np.int32(0x7F800000)
 _ROWS, _COLUMNS = 8, 128
 _BLOCK = _ROWS * _COLUMNS
 _SAMPLE, _LARGEST_STRIDE = 1024, 8192
+# Up to here the passes of a search by halves take less than the steps between the passes of the other.
+_MOST_HALVED = 2**18
 
 
 def num_kept(size: int, sparsity: float) -> int:
@@ -167,13 +169,54 @@ def _select(scores, kept):
     size = scores.shape[0]
     if size == 1:
         return ops.cast(ops.expand_dims(kept, 0) > 0, "float32")
-    some = _select_largest(scores, ops.clip(kept, 1, size - 1))
+    select_some = _select_by_halves if size <= _MOST_HALVED else _select_by_sample
+    some = select_some(scores, ops.clip(kept, 1, size - 1))
     # All are larger than none of them, and none than all.
     return ops.where(kept >= size, ops.ones_like(some), ops.where(kept <= 0, ops.zeros_like(some), some))
 
 
-def _select_largest(scores, kept):
-    """Float32 mask of the `kept` largest of the flat `scores`, 0 < kept < size, without sorting them.
+def _select_by_halves(scores, kept):
+    """Float32 mask of the `kept` largest of the flat `scores`, 0 < kept < size, by the shortest code.
+
+    The search keeps a bracket (low, high] of order-preserving integer keys around the kept-th largest score: at least
+    `kept` keys exceed `low`, fewer exceed `high`. Each pass over the scores halves it, until exactly `kept` keys exceed
+    `low`, or until it holds one value. Then the keys are replaced by places, the first the largest, of which those
+    above the bracket have the best and those below have none, and the same search divides the ties.
+    """
+    size = scores.shape[0]
+    keys = _blocks(scores)
+    places = size - 1 - ops.reshape(ops.arange(math.prod(keys.shape), dtype="int32"), keys.shape)
+    worst, best = ops.full((), -size - 1, "int32"), ops.full((), size, "int32")
+
+    def unresolved(low, high, above_low):
+        return ops.logical_and(above_low > kept, low + 1 < high)
+
+    def halved(keys, low, high, above_low):
+        middle = ops.bitwise_and(low, high) + ops.right_shift(ops.bitwise_xor(low, high), 1)
+        # The rows first, see `_count_above`; without the `and` XLA makes one sum of two, which is slower.
+        above = ops.sum(ops.bitwise_and(ops.sum(ops.cast(keys > middle, "int32"), axis=1), 0xFF))
+        enough = above >= kept
+        return (
+            ops.where(enough, middle, low),
+            ops.where(enough, high, middle),
+            ops.where(enough, above, above_low),
+        )
+
+    def search(step, keys, low, high, above_low):
+        bracket = (low, high, above_low)
+        low, high, above_low = ops.while_loop(unresolved, functools.partial(halved, keys), bracket)
+        keys = ops.where(keys > high, best, ops.where(keys > low, places, worst))
+        return step + 1, keys, worst, best, above_low
+
+    # One loop for both searches: their code is compiled once.
+    low, high = ops.full((), -_INFINITY - 1, "int32"), ops.full((), _INFINITY, "int32")
+    start = (ops.zeros((), "int32"), keys, low, high, ops.full((), size, "int32"))
+    _, keys, *_ = ops.while_loop(lambda step, *_: step < 2, search, start)
+    return ops.cast(ops.reshape(keys, (-1,))[:size] > worst, "float32")
+
+
+def _select_by_sample(scores, kept):
+    """Float32 mask of the `kept` largest of the flat `scores`, 0 < kept < size, in few passes over them.
 
     The search keeps a bracket (low, high] of order-preserving integer keys around the kept-th largest score: at least
     `kept` keys exceed `low`, fewer exceed `high`. Each pass over the scores counts the keys above four thresholds and

@@ -12,13 +12,27 @@ from iterand_tf import masks
 from iterand_tf.masks import top_k
 
 
+@pytest.fixture(params=["halves", "sample"], scope="module")
+def search(request):
+    """Runs a test with each of the two searches, whatever the number of scores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(top_k, "_MOST_HALVED", {"halves": 2**30, "sample": 0}[request.param])
+        top_k._selection.cache_clear()
+        yield request.param
+    top_k._selection.cache_clear()
+
+
+both_searches = pytest.mark.usefixtures("search")
+
+
 def plain_mask(scores, sparsity):
     """The mask with XLA switched off and every operation run by itself."""
     kept = masks.num_kept(scores.size, sparsity)
     flat = tf.constant(scores.ravel())
-    return np.reshape(top_k._select_largest(flat, tf.constant(kept)), scores.shape)
+    return np.reshape(top_k._select(flat, tf.constant(kept)), scores.shape)
 
 
+@both_searches
 @pytest.mark.parametrize(("scores", "sparsity", "expected"), TOP_K)
 def test_hand_written_masks(scores, sparsity, expected):
     mask = masks.topk_mask(np.array(scores, np.float32), sparsity)
@@ -26,6 +40,7 @@ def test_hand_written_masks(scores, sparsity, expected):
     assert mask.numpy().tolist() == expected
 
 
+@both_searches
 @hypothesis.settings(deadline=None, max_examples=40)
 @hypothesis.given(data=st.data(), sparsity=st.floats(0, 0.999))
 def test_equals_the_sorting_oracle(data, sparsity):
@@ -38,6 +53,7 @@ def test_equals_the_sorting_oracle(data, sparsity):
     assert mask.sum() == size - round(sparsity * size)
 
 
+@both_searches
 @pytest.mark.parametrize("sparsity", [0.001, 0.3, 0.5, 0.6, 0.999])
 @pytest.mark.parametrize(
     "values", ["normal", "uniform", "rounded", "heavy", "negative", "subnormal", "positive_subnormal", "two"]
@@ -96,6 +112,7 @@ MISLEADING = {
 }
 
 
+@both_searches
 @pytest.mark.parametrize("sparsity", [0.0001, 0.25, 0.5, 0.6, 0.9999])
 @pytest.mark.parametrize("name", MISLEADING)
 def test_scores_that_mislead_the_search(name, sparsity):
@@ -108,7 +125,8 @@ def test_the_sample_is_what_the_misleading_scores_expect():
 
 
 @pytest.mark.parametrize("name", ["normal", "uniform", *MISLEADING])
-def test_the_search_ends_soon(name, monkeypatch):
+def test_the_search_by_a_sample_ends_soon(name, monkeypatch):
+    monkeypatch.setattr(top_k, "_MOST_HALVED", 0)
     draws = {"normal": DRAW.normal(size=SIZE), "uniform": DRAW.uniform(-1, 1, SIZE)}
     passes = []
     for kind in ("_count_above", "_tightened", "_last_tied"):
@@ -120,6 +138,7 @@ def test_the_search_ends_soon(name, monkeypatch):
     assert len(passes) <= (6 if name in draws else 28)
 
 
+@both_searches
 @hypothesis.settings(deadline=None, max_examples=60)
 @hypothesis.given(
     size=st.sampled_from([1023, 1024, 1025, 5000]),
@@ -138,6 +157,7 @@ def test_equals_the_sorting_oracle_on_patterns(size, period, tail, order, sparsi
     np.testing.assert_array_equal(masks.topk_mask(scores, sparsity), sorting_oracle(scores, sparsity))
 
 
+@both_searches
 @pytest.mark.parametrize("sparsity", [0.0, 0.0001, 0.25, 0.5, 0.9999])
 @pytest.mark.parametrize("name", MISLEADING)
 def test_one_threshold_for_several_tensors(name, sparsity):
@@ -151,6 +171,7 @@ def test_one_threshold_for_several_tensors(name, sparsity):
     )
 
 
+@both_searches
 def test_inside_an_outer_xla_computation():
     scores = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
     compiled = tf.function(lambda s: masks.topk_mask(s, 0.3), jit_compile=True)
@@ -200,6 +221,7 @@ def test_compiled_selections_do_not_pile_up():
     assert top_k._selection.cache_info().currsize < 298
 
 
+@both_searches
 def test_the_number_kept_may_change_without_a_new_trace():
     scores = np.random.default_rng(0).normal(size=65).astype(np.float32)
     traces = []

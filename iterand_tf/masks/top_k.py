@@ -165,23 +165,22 @@ def _selection(size: int) -> Callable[[Any, Any], Any]:
 
 
 def _select(scores, kept):
-    """Float32 mask of the `kept` largest of the flat `scores`, 0 <= kept <= size."""
+    """Float32 mask of the `kept` largest of the flat `scores`, 0 <= kept <= size, size > 0."""
     size = scores.shape[0]
-    if size == 1:
-        return ops.cast(ops.expand_dims(kept, 0) > 0, "float32")
-    select_some = _select_by_halves if size <= _MOST_HALVED else _select_by_sample
-    some = select_some(scores, ops.clip(kept, 1, size - 1))
+    if size <= _MOST_HALVED:
+        return _select_by_halves(scores, kept)
+    some = _select_by_sample(scores, ops.clip(kept, 1, size - 1))
     # All are larger than none of them, and none than all.
     return ops.where(kept >= size, ops.ones_like(some), ops.where(kept <= 0, ops.zeros_like(some), some))
 
 
 def _select_by_halves(scores, kept):
-    """Float32 mask of the `kept` largest of the flat `scores`, 0 < kept < size, by the shortest code.
+    """Float32 mask of the `kept` largest of the flat `scores`, 0 <= kept <= size, by code that compiles soon.
 
     The search keeps a bracket (low, high] of order-preserving integer keys around the kept-th largest score: at least
     `kept` keys exceed `low`, fewer exceed `high`. Each pass over the scores halves it, until exactly `kept` keys exceed
     `low`, or until it holds one value. Then the keys are replaced by places, the first the largest, of which those
-    above the bracket have the best and those below have none, and the same search divides the ties.
+    above the bracket have the best and those below have the worst, and the same search divides the ties.
     """
     size = scores.shape[0]
     keys = _blocks(scores)

@@ -16,7 +16,7 @@ from iterand_tf.masks import top_k
 def search(request):
     """Runs a test with each of the two searches, whatever the number of scores."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(top_k, "_MOST_HALVED", {"halves": 2**30, "sample": 0}[request.param])
+        patch.setattr(top_k, "_MOST_HALVED", {"halves": 2**30, "sample": 1}[request.param])
         top_k._selection.cache_clear()
         yield request.param
     top_k._selection.cache_clear()
@@ -126,7 +126,7 @@ def test_the_sample_is_what_the_misleading_scores_expect():
 
 @pytest.mark.parametrize("name", ["normal", "uniform", *MISLEADING])
 def test_the_search_by_a_sample_ends_soon(name, monkeypatch):
-    monkeypatch.setattr(top_k, "_MOST_HALVED", 0)
+    monkeypatch.setattr(top_k, "_MOST_HALVED", 1)
     draws = {"normal": DRAW.normal(size=SIZE), "uniform": DRAW.uniform(-1, 1, SIZE)}
     passes = []
     for kind in ("_count_above", "_tightened", "_last_tied"):

@@ -3,7 +3,7 @@
 A mask keeps `size - round(sparsity * size)` entries, never one more or fewer: the threshold is the exact
 k-th largest score and entries that tie with it are kept in the order of their flat index. Everything has a
 static shape and is made of comparisons and counts, so the mask is the same bits with and without XLA. Of many scores
-the threshold is found in about four passes over them; of few it takes more, which are short, by code that compiles soon.
+the threshold is found in about four passes over them; of few it takes more passes, by code that compiles soon.
 
 Sources: the subnetwork rule of edge-popup (Ramanujan et al., CVPR 2020, section 3), which IteRand (Chijiwa et al.,
 NeurIPS 2021, section 3) keeps; selection by quantiles of a sample (Floyd and Rivest, CACM 1975).
@@ -26,6 +26,8 @@ _INFINITY = np.int32(0x7F800000)
 _ROWS, _COLUMNS = 8, 128
 _BLOCK = _ROWS * _COLUMNS
 _SAMPLE, _LARGEST_STRIDE = 1024, 8192
+# All smaller kernels share what is compiled for this many scores.
+_SMALLEST = 4096
 # Up to here the passes of a search by halves take less than the steps between the passes of the other.
 _MOST_HALVED = 2**18
 
@@ -85,7 +87,11 @@ def mask_of_largest(scores: Any, kept: Any) -> Any:
     size = math.prod(scores.shape)
     if not size:
         return ops.zeros_like(scores)
-    return ops.reshape(_selection(size)(ops.reshape(scores, (size,)), ops.cast(kept, "int32")), scores.shape)
+    flat, kept = ops.reshape(scores, (size,)), ops.cast(kept, "int32")
+    if size < _SMALLEST:
+        # What is appended ranks last: scores of -inf stand before it.
+        flat = ops.pad(flat, [[0, _SMALLEST - size]], constant_values=-float("inf"))
+    return ops.reshape(_selection(max(size, _SMALLEST))(flat, kept)[:size], scores.shape)
 
 
 def masks_of_largest(scores: Sequence[Any], kept: Any) -> list[Any]:

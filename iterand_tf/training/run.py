@@ -289,8 +289,9 @@ class _Job:
 
 def _result(last, config, splits, model_dir, state, metrics_file):
     """The contents of result.json, computed on one device; `last` is the last network."""
-    best = load_model(model_dir, "best")
     rows = metrics_file.rows
+    # Before the first epoch the last network is the best.
+    best = load_model(model_dir, "best") if rows else last
     # The first epoch also compiles.
     speeds = [float(row["images_per_second"]) for row in rows[1:] or rows]
     total = sparsity_report(best).total
@@ -299,7 +300,6 @@ def _result(last, config, splits, model_dir, state, metrics_file):
     test_accuracy = _accuracy(last, splits.test, config)
     return {
         "test_accuracy": test_accuracy,
-        # Before the first epoch the last network is the best.
         "best_test_accuracy": _accuracy(best, splits.test, config) if rows else test_accuracy,
         "validation_accuracy": float(last_accuracy) if last_accuracy else None,
         "best_validation_accuracy": state.best_accuracy if last_accuracy else None,

@@ -44,8 +44,8 @@ def test_hand_written_masks(scores, sparsity, expected):
 @hypothesis.settings(deadline=None, max_examples=40)
 @hypothesis.given(data=st.data(), sparsity=st.floats(0, 0.999))
 def test_equals_the_sorting_oracle(data, sparsity):
-    # Few sizes, because each is compiled once; few distinct values, because they tie.
-    size = data.draw(st.sampled_from([1, 2, 7, 64]))
+    # Few distinct values, because they tie.
+    size = data.draw(st.integers(1, 99))
     values = st.one_of(st.sampled_from([-1.0, -0.0, 0.0, 0.5]), st.floats(width=32, allow_nan=False))
     scores = data.draw(hnp.arrays(np.float32, (size,), elements=values))
     mask = masks.topk_mask(scores, sparsity).numpy()

@@ -167,7 +167,7 @@ def _by_bytes(groups):
     sizes = set()
     for each in _series(groups, "width_factor", "sparsity"):
         color = each.style["color"]
-        points = [point for group in each.groups for point in _exports(group)]
+        points = [point for group in each.groups for point in group.exports()]
         for export_format, size, accuracy in points:
             marker = formats.setdefault(export_format, MARKERS[len(formats) % len(MARKERS)])
             axes.plot(size / 1000, accuracy, marker, color=color, markersize=6)
@@ -183,21 +183,6 @@ def _by_bytes(groups):
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     return _finish("accuracy_by_bytes", "Accuracy against the size of the exported files", figure, [axes])
-
-
-def _exports(group):
-    """Format, bytes and accuracy of each export; a format's accuracy is its own where result.json has it."""
-    first = str(group.runs[0].flags["export_format"]).split(",")[0]
-    fields = {name for run in group.runs for name in run.result if name.endswith("export_bytes")}
-    exported = "best_test_accuracy" if group.runs[0].flags["export_checkpoint"] == "best" else "test_accuracy"
-    for name in sorted(fields, reverse=True):
-        prefix = name.removesuffix("export_bytes")
-        # Of those seeds alone that were exported so.
-        runs = dataclasses.replace(group, runs=tuple(run for run in group.runs if run.result.get(name) is not None))
-        if sizes := runs.values(name):
-            accuracies = (runs.values(f"{prefix}test_accuracy") if prefix else []) or runs.values(exported)
-            label = prefix.removesuffix("_").replace("_", " ") or first
-            yield label, mean_and_deviation(sizes)[0], mean_and_deviation(accuracies)[0]
 
 
 def _curves(groups):

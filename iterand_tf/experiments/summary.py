@@ -55,6 +55,23 @@ class Group:
         found = (run.result.get(field) for run in self.runs)
         return [float(value) for value in found if value is not None]
 
+    def exports(self) -> list[tuple[str, float, float]]:
+        """Format, mean bytes and mean accuracy of each export; what rounds has an accuracy of its own."""
+        flags = self.runs[0].flags
+        first = str(flags["export_format"]).split(",")[0]
+        exported = "best_test_accuracy" if flags["export_checkpoint"] == "best" else "test_accuracy"
+        fields = {name for run in self.runs for name in run.result if name.endswith("export_bytes")}
+        found = []
+        for field in sorted(fields, reverse=True):
+            export_format = field.removesuffix("export_bytes").removesuffix("_") or first
+            # Of those seeds alone that were exported so.
+            runs = dataclasses.replace(self, runs=tuple(run for run in self.runs if run.result.get(field) is not None))
+            if runs.runs:
+                accuracies = runs.values(f"{export_format}_test_accuracy") or runs.values(exported)
+                label = export_format.replace("_", " ")
+                found.append((label, statistics.mean(runs.values(field)), statistics.mean(accuracies)))
+        return found
+
 
 def method_label(flags: dict[str, Any]) -> str:
     """What a run's method is called, with the distribution of its random weights.

@@ -55,6 +55,13 @@ def test_runs_that_are_not_finished_are_left_out():
     assert make_groups([run]) == []
 
 
+def test_an_export_that_rounds_has_an_accuracy_of_its_own():
+    run = exported(made_up_run("sc_iterand", 1.0, 1), tflite_export_bytes=100, tflite_test_accuracy=0.25)
+    (group,) = make_groups([run])
+    accuracy = run.result["best_test_accuracy"]
+    assert group.exports() == [("tflite", 100, 0.25), ("packed", run.result["export_bytes"], accuracy)]
+
+
 OF_ONE = {"training_curves", "mask_flip_ratio", "sparsity_by_layer"}
 # By what is drawn: a function that gives the runs, and the pictures.
 PICTURES = {

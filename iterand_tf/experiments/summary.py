@@ -67,7 +67,8 @@ class Group:
             # Of those seeds alone that were exported so.
             runs = dataclasses.replace(self, runs=tuple(run for run in self.runs if run.result.get(field) is not None))
             if runs.runs:
-                accuracies = runs.values(f"{export_format}_test_accuracy") or runs.values(exported)
+                written = export_format.removesuffix("_gzip")
+                accuracies = runs.values(f"{written}_test_accuracy") or runs.values(exported)
                 label = export_format.replace("_", " ")
                 found.append((label, statistics.mean(runs.values(field)), statistics.mean(accuracies)))
         return found

@@ -56,10 +56,11 @@ def test_runs_that_are_not_finished_are_left_out():
 
 
 def test_an_export_that_rounds_has_an_accuracy_of_its_own():
-    run = exported(made_up_run("sc_iterand", 1.0, 1), tflite_export_bytes=100, tflite_test_accuracy=0.25)
+    sizes = {"tflite_export_bytes": 100, "tflite_gzip_export_bytes": 90}
+    run = exported(made_up_run("sc_iterand", 1.0, 1), **sizes, tflite_test_accuracy=0.25)
     (group,) = make_groups([run])
-    accuracy = run.result["best_test_accuracy"]
-    assert group.exports() == [("tflite", 100, 0.25), ("packed", run.result["export_bytes"], accuracy)]
+    packed = ("packed", run.result["export_bytes"], run.result["best_test_accuracy"])
+    assert group.exports() == [("tflite gzip", 90, 0.25), ("tflite", 100, 0.25), packed]
 
 
 OF_ONE = {"training_curves", "mask_flip_ratio", "sparsity_by_layer"}

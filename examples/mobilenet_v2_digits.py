@@ -26,6 +26,10 @@ def main():
     network = keras.applications.MobileNetV2(
         weights=None, classes=10, input_shape=(32, 32, 3), alpha=0.35, classifier_activation=None
     )
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # The network's own 0.999 is for thousands of steps; here are 138.
+            layer.momentum = 0.9
     model = iterand_tf.to_subnet(network, sparsity=0.5, batch_normalization_gains=False, seed=0)
     epochs, batch_size = 6, 64
     steps = epochs * (len(train_images) // batch_size + 1)

@@ -55,7 +55,8 @@ def section(name, run):
         ]
         for case in cases
     ]
-    blocks.append(table(["case, medians", *names], durations))
+    if names:
+        blocks.append(table(["case, medians", *names], durations))
     names = columns(cases, "values")
     if names:
         valued = [case for case in cases if case["values"]]

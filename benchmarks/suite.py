@@ -21,6 +21,7 @@ import checkpoints
 import environment
 import evaluation
 import masks
+import memory
 import pipelines
 import rerandomization
 import saved_models
@@ -32,6 +33,7 @@ import steps
 BENCHMARKS = {
     "masks": masks.cases,
     "steps": steps.cases,
+    "memory": memory.cases,
     "rerandomization": rerandomization.cases,
     "evaluation": evaluation.cases,
     "startup": startup.cases,

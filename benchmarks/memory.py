@@ -1,0 +1,68 @@
+"""Peak memory of a process that trains a subnetwork, against one that trains the same network dense; batch 128.
+
+The peak is the kernel's count of resident memory, from a process of its own that makes five steps: with TensorFlow, the
+compiler and all. A subnetwork may take the bytes of its kernels and scores more, of which the dense one has a part.
+"Masks alone" is what the peak of a process grows by when all masks are computed once, most of it for compiling them.
+"""
+
+import resource
+import statistics
+import subprocess
+import sys
+
+import environment
+import tensorflow as tf
+from sides import Case
+from steps import batch, compiled
+
+from iterand_tf import models, sparsity_report, subnet_layers
+
+STEPS = 5
+MEGABYTE = 1 << 20
+FACTORIES = {"subnet": models.SubnetFactory(sparsity=0.6), "dense": models.StockFactory()}
+MASKS = "masks alone"
+
+
+def cases(options):
+    width_factor = 0.25 if options.quick else 1.0
+    peaks = {side: [] for side in (*FACTORIES, MASKS)}
+    for _ in range(1 if options.quick else 5):
+        for side, values in peaks.items():
+            values.append(in_a_process(width_factor, side))
+    subnet, dense, masks = (statistics.median(values) for values in peaks.values())
+    kernel_bytes = 4 * sparsity_report(compiled("resnet18", width_factor, FACTORIES["subnet"])).total.num_weights
+    most = dense + 2 * kernel_bytes / MEGABYTE
+    values = {"subnet, MiB": subnet, "target, MiB": f"at most {most:,.0f}", "dense, MiB": dense}
+    yield Case(f"resnet18 x{width_factor:g}", values=values | {"masks alone, MiB": masks})
+
+
+def in_a_process(width_factor, side):
+    """Resident memory in MiB: the peak of training, or what masks add to it."""
+    command = [sys.executable, __file__, str(width_factor), side]
+    result = subprocess.run(command, cwd=environment.ROOT, check=True, capture_output=True, text=True)
+    return float(result.stdout.split()[-1])
+
+
+def peak():
+    # Linux counts in KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main():
+    width_factor, side = sys.argv[1:]
+    network = compiled("resnet18", float(width_factor), FACTORIES.get(side, FACTORIES["subnet"]))
+    if side == MASKS:
+        before = peak()
+        for layer in subnet_layers(network):
+            for kernel in layer.subnet_kernels:
+                tf.convert_to_tensor(kernel.mask)
+        print(peak() - before)
+        return
+    images, labels = batch()
+    for _ in range(STEPS):
+        network.train_on_batch(images, labels)
+    print(peak())
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,8 @@
 
     python benchmarks/report.py docs/performance/*.json > docs/performance.md
 
-The text of docs/performance/explained.md follows: why a target is not met, and what else is worth knowing.
+It also draws FILE_masks.png beside each FILE.json. The text of docs/performance/explained.md follows: why a target is not
+met, and what else is worth knowing.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import pathlib
 import environment
 import sides
 import suite
+
+from iterand_tf.experiments.plots import COLOURS, MARKERS, add_legend, new_axes, save_png
 
 HEAD = """# Performance
 
@@ -30,6 +33,24 @@ def table(header, rows):
 def columns(cases, key):
     """Names in the order in which cases bring them."""
     return list(dict.fromkeys(name for case in cases for name in case[key]))
+
+
+def draw_growth(cases, path):
+    """Seconds against the number of normal scores, a line for each side of the masks."""
+    figure, (axes,) = new_axes("scores (number, normally distributed)", "time (ms)")
+    normal = {
+        int(case["case"].split()[0].replace(",", "")): case
+        for case in cases
+        if case["case"][0].isdigit() and case["case"].endswith(" normal")
+    }
+    for side, colour, marker in zip(columns(normal.values(), "seconds"), COLOURS, MARKERS, strict=False):
+        milliseconds = [1e3 * case["seconds"][side][1] for case in normal.values()]
+        axes.plot(list(normal), milliseconds, marker=marker, color=colour, label=side)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    figure.suptitle("One mask against sorting and selecting, medians", fontsize=10, x=0.01, ha="left")
+    add_legend(figure, [axes])
+    path.write_bytes(save_png(figure))
 
 
 def section(name, run):
@@ -77,7 +98,12 @@ def main():
         machine, versions = record["machine"], record["versions"]
         about = f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['instruction_sets'])}; "
         blocks.append("Machine: " + about + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".")
-        blocks += [section(name, run) for name, run in record["benchmarks"].items()]
+        for name, run in record["benchmarks"].items():
+            blocks.append(section(name, run))
+            if name == "masks":
+                picture = file.with_name(f"{file.stem}_masks.png")
+                draw_growth(run["cases"], picture)
+                blocks.append(f"![Time of a mask against the number of scores](performance/{picture.name})")
     explained = pathlib.Path(environment.ROOT, "docs", "performance", "explained.md")
     blocks.append(explained.read_text().strip())
     print("\n\n".join(blocks))

@@ -2,8 +2,8 @@
 
     python benchmarks/report.py docs/performance/*.json > docs/performance.md
 
-It also draws FILE_masks.png beside each FILE.json. The text of docs/performance/explained.md follows: why a target is not
-met, and what else is worth knowing.
+It also draws FILE_masks.png beside each FILE.json. The text of docs/performance/explained.md follows: why a target is
+not met, and what else is worth knowing.
 """
 
 import argparse

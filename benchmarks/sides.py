@@ -1,10 +1,13 @@
 """Timing of sides: ways to do one thing that take turns in one process, so that a drift of the machine cancels out."""
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
+
+SHORTEST_TURN = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +65,23 @@ class Case:
 
 
 def take_turns(sides: dict[str, Callable[[], Any]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of each round of each side, after some that do not count; every other round goes backwards."""
+    """Seconds of a call in each round of each side, after some that do not count; every other round goes backwards.
+
+    A side that takes less than `SHORTEST_TURN` is called several times in its turn, as it would pay for the caches that
+    the others have filled otherwise.
+    """
     seconds: dict[str, list[float]] = {side: [] for side in sides}
+    calls = dict.fromkeys(sides, 1)
     for number in range(warmup + rounds):
         for side in list(sides)[:: -1 if number % 2 else 1]:
             start = time.perf_counter()
-            sides[side]()
+            for _ in range(calls[side]):
+                sides[side]()
+            passed = (time.perf_counter() - start) / calls[side]
             if number >= warmup:
-                seconds[side].append(time.perf_counter() - start)
+                seconds[side].append(passed)
+            else:
+                calls[side] = max(1, math.ceil(SHORTEST_TURN / passed))
     return seconds
 
 

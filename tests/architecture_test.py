@@ -77,8 +77,8 @@ def test_no_private_modules_and_no_tensorflow_in_the_keras_part(name):
     for imported in imports(FILES[name], FILES):
         private = imported.startswith(("tensorflow.python", "keras.src"))
         assert not private or name == REACHES_INTO_KERAS, f"{name} imports {imported}"
-        # masks.top_k alone may wrap its selection in tf.function.
-        if RANKS[group(name)] < FIRST_WITH_TENSORFLOW and name != "iterand_tf.masks.top_k":
+        # masks.selection alone may wrap its selection in tf.function.
+        if RANKS[group(name)] < FIRST_WITH_TENSORFLOW and name != "iterand_tf.masks.selection":
             assert not imported.startswith("tensorflow"), f"{name} imports {imported}"
         if name != "main":
             assert not imported.startswith("absl"), f"{name} imports {imported}"

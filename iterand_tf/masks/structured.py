@@ -11,7 +11,7 @@ from typing import Any
 from keras import ops
 
 from iterand_tf.checks import ArgumentError
-from iterand_tf.masks.top_k import sort_keys
+from iterand_tf.masks.selection import sort_keys
 
 PER_KERNEL, GLOBAL = "per_kernel", "global"
 _LARGEST = float.fromhex("0x1.fffffep+127")

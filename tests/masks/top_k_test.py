@@ -9,17 +9,17 @@ from hypothesis.extra import numpy as hnp
 from mask_tables import TOP_K, sorting_oracle
 
 from iterand_tf import masks
-from iterand_tf.masks import top_k
+from iterand_tf.masks import selection
 
 
 @pytest.fixture(params=["halves", "sample"], scope="module")
 def search(request):
     """Runs a test with each of the two searches, whatever the number of scores."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(top_k, "_MOST_HALVED", {"halves": 2**30, "sample": 1}[request.param])
-        top_k._selection.cache_clear()
+        patch.setattr(selection, "_MOST_HALVED", {"halves": 2**30, "sample": 1}[request.param])
+        selection._selection.cache_clear()
         yield request.param
-    top_k._selection.cache_clear()
+    selection._selection.cache_clear()
 
 
 both_searches = pytest.mark.usefixtures("search")
@@ -29,7 +29,7 @@ def plain_mask(scores, sparsity):
     """The mask with XLA switched off and every operation run by itself."""
     kept = masks.num_kept(scores.size, sparsity)
     flat = tf.constant(scores.ravel())
-    return np.reshape(top_k._select(flat, tf.constant(kept)), scores.shape)
+    return np.reshape(selection._select(flat, tf.constant(kept)), scores.shape)
 
 
 @both_searches
@@ -121,17 +121,17 @@ def test_scores_that_mislead_the_search(name, sparsity):
 
 
 def test_the_sample_is_what_the_misleading_scores_expect():
-    assert top_k._stride(SIZE) == STRIDE
+    assert selection._stride(SIZE) == STRIDE
 
 
 @pytest.mark.parametrize("name", ["normal", "uniform", *MISLEADING])
 def test_the_search_by_a_sample_ends_soon(name, monkeypatch):
-    monkeypatch.setattr(top_k, "_MOST_HALVED", 1)
+    monkeypatch.setattr(selection, "_MOST_HALVED", 1)
     draws = {"normal": DRAW.normal(size=SIZE), "uniform": DRAW.uniform(-1, 1, SIZE)}
     passes = []
     for kind in ("_count_above", "_tightened", "_last_tied"):
-        run = getattr(top_k, kind)
-        monkeypatch.setattr(top_k, kind, lambda *args, kind=kind, run=run: passes.append(kind) or run(*args))
+        run = getattr(selection, kind)
+        monkeypatch.setattr(selection, kind, lambda *args, kind=kind, run=run: passes.append(kind) or run(*args))
     # Without XLA every pass is a call.
     plain_mask((draws | MISLEADING)[name].astype(np.float32), 0.6)
     assert passes.count("_count_above") <= (6 if name in draws else 20)
@@ -217,8 +217,8 @@ def test_refuses_a_dynamic_shape():
 
 def test_compiled_selections_do_not_pile_up():
     for size in range(2, 300):
-        top_k._selection(size)
-    assert top_k._selection.cache_info().currsize < 298
+        selection._selection(size)
+    assert selection._selection.cache_info().currsize < 298
 
 
 @both_searches

@@ -122,7 +122,7 @@ def straight_through(scores: Any, mask: Any) -> Any:
 
     Example:
 
-    >>> straight_through(keras.ops.ones(2), keras.ops.zeros(2)).numpy().tolist()
+    >>> straight_through(ops.ones(2), ops.zeros(2)).numpy().tolist()
     [0.0, 0.0]
     """
 

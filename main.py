@@ -179,9 +179,11 @@ def export_run(config: Config, model_dir: ModelDir) -> dict[str, object]:
         metrics |= {prefix + field: value for field, value in result.metrics().items()}
         if name == "tflite":
             # A file of floats has the accuracy of the network.
-            batches = split.test.evaluation_batches(config.data.batch_size)
-            accuracy = lite_accuracy(model, result.path, batches) if options.tflite_int8 else None
-            metrics["tflite_test_accuracy"] = accuracy
+            metrics["tflite_test_accuracy"] = None
+            if options.tflite_int8:
+                with data.reading(config.data.dataset):
+                    batches = split.test.evaluation_batches(config.data.batch_size)
+                    metrics["tflite_test_accuracy"] = lite_accuracy(model, result.path, batches)
     return metrics
 
 

@@ -1,7 +1,7 @@
 """Peak memory of a process that trains a subnetwork, against one that trains the same network dense; batch 128.
 
 The peak is Linux's count of resident memory, from a process of its own that makes five steps: with TensorFlow, the
-compiler and all. A subnetwork may take the bytes of its kernels and scores more, of which the dense one has a part.
+compiler and all. A subnetwork may take twice the bytes of its kernels more: frozen ones, and a step's effective ones.
 "Masks alone" is what the peak of a process grows by when all masks are computed once, most of it for compiling them.
 """
 
@@ -13,7 +13,7 @@ import sys
 
 import environment
 import tensorflow as tf
-from sides import Case
+from sides import Case, at_most
 from steps import batch, compiled
 
 from iterand_tf import models, sparsity_report, subnet_layers
@@ -33,7 +33,7 @@ def cases(options):
     subnet, dense, masks = (statistics.median(values) for values in peaks.values())
     kernel_bytes = 4 * sparsity_report(compiled("resnet18", width_factor, FACTORIES["subnet"])).total.num_weights
     most = dense + 2 * kernel_bytes / MEGABYTE
-    values = {"subnet, MiB": subnet, "target, MiB": f"at most {most:,.0f}", "dense, MiB": dense}
+    values = {"subnet, MiB": subnet, "target, MiB": at_most(subnet, most), "dense, MiB": dense}
     yield Case(f"resnet18 x{width_factor:g}", values=values | {"masks alone, MiB": masks})
 
 

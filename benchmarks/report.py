@@ -18,7 +18,7 @@ from iterand_tf.experiments.plots import COLOURS, MARKERS, add_legend, new_axes,
 
 HEAD = """# Performance
 
-Written by `make performance-page` from {files}. Each figure is a ratio of the seconds of two sides
+Written by `make performance-page` from {files}. Most figures are ratios of the seconds of two sides
 that took turns in one process: the median of the rounds, and the quartiles in brackets. Machines differ by four times
 in speed and are shared; ratios are what to hold on to. `make bench` measures all of it again, `make bench-quick` a part
 in a few minutes.

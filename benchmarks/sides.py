@@ -67,8 +67,9 @@ class Case:
 def take_turns(sides: dict[str, Callable[[], Any]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
     """Seconds of a call in each round of each side, after some that do not count; every other round goes backwards.
 
-    A side that takes less than `SHORTEST_TURN` is called several times in its turn, as it would pay for the caches that
-    the others have filled otherwise.
+    A side that takes less than `SHORTEST_TURN` seconds is called several times in its turn, because otherwise it would
+    pay for the caches that the others have filled. How often, the last round of the warm-up says: let it have two where
+    the first one compiles.
     """
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     calls = dict.fromkeys(sides, 1)
@@ -88,6 +89,11 @@ def take_turns(sides: dict[str, Callable[[], Any]], rounds: int, warmup: int = 1
 def quartiles(values: list[float]) -> list[float]:
     """The lower quartile, the median and the upper quartile."""
     return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+
+
+def at_most(value: float, target: float) -> str:
+    """What a table says of the target of a figure that is no ratio."""
+    return f"at most {value_text(target)}: {'met' if value <= target else '**not met**'}"
 
 
 def line(record: dict[str, Any]) -> str:

@@ -26,8 +26,8 @@ def suite(monkeypatch):
 @pytest.mark.parametrize("name", sorted(TRIED))
 def test_gives_a_first_case(name, suite):
     case = next(iter(suite.BENCHMARKS[name](argparse.Namespace(quick=True, data_dir="", model_dirs=""))))
-    record = case.record()
-    assert record["ratios"] or record["values"]
+    # Memory has no turns to take.
+    assert case.record()["values" if name == "memory" else "ratios"]
 
 
 def test_none_is_forgotten(suite):

@@ -294,7 +294,8 @@ def _storage(url: str, directory: pathlib.Path) -> optuna.storages.BaseStorage:
         return optuna.storages.JournalStorage(backend)
     if not url.startswith("sqlite"):
         return optuna.storages.RDBStorage(url)
-    # Without isolation level the driver begins no transactions of its own, which would begin at the first write.
+    # Without isolation level the driver begins no transactions of its own, which would begin at the first write. Tables
+    # are made without any, see OPENING_TRIES.
     storage = optuna.storages.RDBStorage(
         url, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS, "isolation_level": None}}
     )
@@ -303,7 +304,7 @@ def _storage(url: str, directory: pathlib.Path) -> optuna.storages.BaseStorage:
 
 
 def _lock_database(connection):
-    """Begins a transaction of sqlite that no other process reads or writes beside.
+    """Begins a transaction of sqlite as a writing one, of which there is one at a time.
 
     Optuna reads whether a trial waits and then writes that it runs. Other databases lock the row that was read; sqlite
     knows no such lock, and two processes could take the same trial.

@@ -256,7 +256,9 @@ class ExportConfig(Options):
         True, "store frozen kernels of a packed export as seeds and the draw of each entry, where that is smaller"
     )
     tflite_int8: bool = free_option(
-        False, "quantize the tflite file to integers throughout, calibrated on validation images"
+        False,
+        "quantize the tflite file to integers throughout, calibrated on validation images, and measure its accuracy on "
+        "the test images",
     )
 
     def __post_init__(self):

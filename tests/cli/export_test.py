@@ -3,8 +3,12 @@
 import json
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from command_line import SMALL, here, result_of
+
+from export.served_outputs import served_outputs
+from iterand_tf import data
 
 
 def test_the_export_is_in_the_serving_layout(trained_run):
@@ -34,8 +38,10 @@ def test_exports_every_format_with_labels_and_flags(model_dir, tmp_path, capsys)
     for prefix, name in (("", "packed"), ("dense_", "dense"), ("tflite_", "tflite")):
         files = (tmp_path / "export" / name / "1").rglob("*")
         assert result[f"{prefix}export_bytes"] == sum(file.stat().st_size for file in files if file.is_file())
-    # Rounded activations cost little, and no more than a few of 360 images.
-    assert abs(result["tflite_test_accuracy"] - result["best_test_accuracy"]) < 0.05
+    test = data.load("digits").test
+    answers = served_outputs(tmp_path / "export" / "tflite" / "1", {"image": test.images.astype(np.float32)}, b"")
+    right = answers["sample"]["logits"].argmax(axis=-1) == test.labels
+    assert result["tflite_test_accuracy"] == pytest.approx(right.mean())
     image = tf.io.encode_png(np.full((8, 8, 1), 255, np.uint8))
     signatures = tf.saved_model.load(str(packed)).signatures
     from_bytes = signatures["serve_jpeg"](image_bytes=tf.stack([image]))

@@ -141,7 +141,7 @@ def test_the_search_by_a_sample_ends_soon(name, monkeypatch):
 @both_searches
 @hypothesis.settings(deadline=None, max_examples=60)
 @hypothesis.given(
-    size=st.sampled_from([1023, 1024, 1025, 5000]),
+    size=st.sampled_from([4095, 4096, 4097, 5121]),
     period=st.lists(st.floats(width=32), min_size=1, max_size=12),
     tail=st.lists(st.floats(width=32), max_size=3),
     order=st.sampled_from(["periodic", "sorted", "shuffled"]),
@@ -219,6 +219,27 @@ def test_compiled_selections_do_not_pile_up():
     for size in range(2, 300):
         selection._selection(size)
     assert selection._selection.cache_info().currsize < 298
+
+
+@both_searches
+@pytest.mark.parametrize("name", ["infinities", "nan_of_both_signs", "all_equal", "all_magnitudes"])
+def test_none_and_all_are_kept(name):
+    scores = MISLEADING[name].astype(np.float32)
+    assert not masks.mask_of_largest(scores, 0).numpy().any()
+    assert masks.mask_of_largest(scores, SIZE).numpy().all()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_where_one_search_ends_and_the_other_begins(more, monkeypatch):
+    monkeypatch.setattr(selection, "_MOST_HALVED", 2**12)
+    selection._selection.cache_clear()
+    passes = []
+    count = selection._count_above
+    monkeypatch.setattr(selection, "_count_above", lambda *args: passes.append(1) or count(*args))
+    scores = DRAW.normal(size=2**12 + more).astype(np.float32)
+    np.testing.assert_array_equal(masks.topk_mask(scores, 0.6), sorting_oracle(scores, 0.6))
+    assert bool(passes) == bool(more)
+    selection._selection.cache_clear()
 
 
 @both_searches

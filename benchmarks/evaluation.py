@@ -1,7 +1,6 @@
 """A subnetwork's `test_on_batch` and `predict_on_batch` of 128 images, against those of its bake, which has no masks.
 
-The time of Keras's `evaluate` tells little: it comes in steps that double, of dense models too. Five such batches of
-ResNet18 x0.25 take 0.63 or 1.27 s.
+Keras's `evaluate` is not timed: its times come in steps that double, of models without masks too.
 """
 
 import environment  # noqa: F401

@@ -1,12 +1,12 @@
-"""Where an int8 file of TensorFlow Lite spends its time: 64 images up to each layer of Conv6, against TensorFlow.
+"""Where an int8 file of TensorFlow Lite spends its time: 64 images up to each layer, against TensorFlow.
 
-    python benchmarks/int8_layers.py [--width_factor=0.25]
+    python benchmarks/int8_layers.py
 
-Each line is a file of its own, of the network that ends there; both sides take turns. A layer's own time is what its
-line has more than the one before. A network that ends early gives more than logits, so its line is a little too long.
+The network is Conv6 x0.25. Each line is a file of its own, of the network that ends there; both sides take turns. A
+layer's own time is what its line has more than the one before. A network that ends early gives more than logits, so its
+line is a little too long.
 """
 
-import argparse
 import pathlib
 import tempfile
 
@@ -25,11 +25,7 @@ ENDS = (keras.layers.Conv2D, keras.layers.MaxPooling2D, keras.layers.Dense)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width_factor", type=float, default=0.25)
-    options = parser.parse_args()
-    factory = models.SubnetFactory(sparsity=0.5)
-    layers = bake(models.build("conv6", (32, 32, 3), 10, factory, options.width_factor)).layers[1:]
+    layers = bake(models.build("conv6", (32, 32, 3), 10, models.SubnetFactory(sparsity=0.5), 0.25)).layers[1:]
     images = np.random.default_rng(0).integers(0, 256, (CALIBRATION, 32, 32, 3)).astype(np.float32)
     before = dict.fromkeys(("TensorFlow", "LiteRT int8"), 0.0)
     print(f"{'up to':<16}{'int8':>10}{'TensorFlow':>12}{'ratio':>8}   of the layer: int8, TensorFlow")

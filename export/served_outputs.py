@@ -4,8 +4,7 @@
 
 SAMPLE.npz has the inputs by name. ENCODED is a file with one encoded image, for a SavedModel's `serve_jpeg`. In
 OUTPUTS.npz the names of outputs stand behind `sample/` and `encoded/`. Warm-up requests in assets.extra are run too: a
-broken one would stop TensorFlow Serving's load.
-main.py asks an int8 file for its accuracy by the same function.
+broken one would stop TensorFlow Serving's load. main.py asks an int8 file for its accuracy by the same function.
 """
 
 import os

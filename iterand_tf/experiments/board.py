@@ -299,11 +299,11 @@ def _storage(url: str, directory: pathlib.Path) -> optuna.storages.BaseStorage:
     storage = optuna.storages.RDBStorage(
         url, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS, "isolation_level": None}}
     )
-    sqlalchemy.event.listen(storage.engine, "begin", _lock_database)
+    sqlalchemy.event.listen(storage.engine, "begin", _begin_writing)
     return storage
 
 
-def _lock_database(connection):
+def _begin_writing(connection):
     """Begins a transaction of sqlite as a writing one, of which there is one at a time.
 
     Optuna reads whether a trial waits and then writes that it runs. Other databases lock the row that was read; sqlite

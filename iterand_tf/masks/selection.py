@@ -23,7 +23,7 @@ _BLOCK = _ROWS * _COLUMNS
 _SAMPLE, _LARGEST_STRIDE = 1024, 8192
 # All smaller kernels share what is compiled for this many scores.
 _SMALLEST = 4096
-# Up to here a search by halves, which compiles in a third of the time, takes about as long as the other.
+# Up to here a search by halves, which compiles sooner, takes about as long as the other.
 _MOST_HALVED = 2**18
 
 

@@ -1,27 +1,44 @@
 """A subnetwork's `test_on_batch` and `predict_on_batch` of 128 images, against those of its bake, which has no masks.
 
-Keras's `evaluate` is not timed: its times come in steps that double, of models without masks too.
+"Ready masks" is the subnetwork with masks that are computed once and never again, so that only the products with them
+remain: no place to keep masks could be faster. Keras's `evaluate` is not timed: its times come in steps that double, of
+models without masks too.
 """
 
 import environment  # noqa: F401
+import tensorflow as tf
 from sides import Case, Ratio, take_turns
 from steps import NETWORKS, batch, compiled
 
 from export import bake
-from iterand_tf import models
+from iterand_tf import models, subnet_layers
+
+
+class ReadyMasks:
+    """The masks of a model as they are now, which its kernels then have for good."""
+
+    def __init__(self, model):
+        kernels = [kernel for layer in subnet_layers(model) for kernel in layer.subnet_kernels]
+        self.masks = {kernel: tf.Variable(kernel.mask) for kernel in kernels}
+        for kernel in kernels:
+            kernel.group = self
+
+    def mask_of(self, kernel):
+        return tf.convert_to_tensor(self.masks[kernel])
 
 
 def cases(options):
     images, labels = batch()
     for name, width_factor, sparsity, _, rounds in NETWORKS[: 2 if options.quick else None]:
-        subnet = compiled(name, width_factor, models.SubnetFactory(sparsity=sparsity))
-        baked = bake(subnet)
-        baked.compile(loss=subnet.loss)
+        networks = {
+            side: compiled(name, width_factor, models.SubnetFactory(sparsity=sparsity))
+            for side in ("subnet", "ready masks")
+        }
+        ReadyMasks(networks["ready masks"])
+        networks["bake"] = bake(networks["subnet"])
+        networks["bake"].compile(loss=networks["subnet"].loss)
         for call, given in (("test_on_batch", (images, labels)), ("predict_on_batch", (images,))):
-            turns = {
-                side: lambda m=model, c=call, g=given: getattr(m, c)(*g)
-                for side, model in {"bake": baked, "subnet": subnet}.items()
-            }
+            turns = {side: lambda m=model, c=call, g=given: getattr(m, c)(*g) for side, model in networks.items()}
             seconds = take_turns(turns, rounds // 5 if options.quick else rounds, warmup=2)
-            ratio = Ratio("bake", "subnet", at_least=0.97)
-            yield Case(f"{call}, {name} x{width_factor:g}", seconds, (ratio,))
+            ratios = (Ratio("bake", "subnet", at_least=0.97), Ratio("bake", "ready masks"))
+            yield Case(f"{call}, {name} x{width_factor:g}", seconds, ratios)

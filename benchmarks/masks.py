@@ -2,12 +2,16 @@
 
 `numpy.partition` only finds the threshold; "numpy mask" also compares the scores with it, and lets ties be. "Trained"
 are the scores of a layer of 1536 x 1536 weights, trained on the digits. "Ties" have about 900 different values. Of
-whole networks: the masks of all kernels, each by itself, all together, and two of four.
+whole networks: the masks of all kernels, each by itself, all together, and two of four. `torch.kthvalue` also only
+finds the threshold; it runs in a process of its own, to which a call takes some 0.05 ms.
 """
 
+import contextlib
 import functools
+import subprocess
+import tempfile
 
-import environment  # noqa: F401
+import environment
 import keras
 import numpy as np
 import tensorflow as tf
@@ -47,17 +51,36 @@ def scores_of(kind, size):
     }[kind]()
 
 
-def sides_of(scores):
-    size, array = scores.shape[0], scores.numpy()
-    kept = size - round(SPARSITY * size)
+@contextlib.contextmanager
+def torch_side(python, array, kth):
+    """A side that lets the process of another Python find the kth smallest, beside TensorFlow's own."""
+    with tempfile.TemporaryDirectory() as directory:
+        np.save(file := f"{directory}/scores.npy", array)
+        command = [python, f"{environment.ROOT}/benchmarks/torch_kthvalue.py", file, str(kth)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
 
-    return {
+            def call():
+                process.stdin.write(b"\n")
+                if not process.stdout.readline():
+                    raise RuntimeError(f"{python} ended; see above why")
+
+            yield {"torch.kthvalue": call}
+            process.stdin.close()
+
+
+@contextlib.contextmanager
+def sides_of(scores, torch_python):
+    size, array = scores.shape[0], scores.numpy()
+    kept = num_kept(size, SPARSITY)
+    sides = {
         "mask": lambda: topk_mask(scores, SPARSITY),
         "tf.sort": lambda: tf.sort(scores),
         "tf.math.top_k": lambda: tf.math.top_k(scores, kept, sorted=False),
         "numpy.partition": lambda: np.partition(array, size - kept),
         "numpy mask": lambda: (array >= np.partition(array, size - kept)[size - kept]).astype(np.float32),
     }
+    with torch_side(torch_python, array, size - kept + 1) if torch_python else contextlib.nullcontext({}) as more:
+        yield sides | more
 
 
 def cases(options):
@@ -66,17 +89,11 @@ def cases(options):
         for kind in ("uniform", "normal", "ties", *(["trained"] if size == LARGEST_KERNEL else [])):
             scores = tf.constant(scores_of(kind, size), tf.float32)
             rounds = (5 if options.quick else 15) if size < 10**7 else 3
-            targets = size == LARGEST_KERNEL and kind != "ties"
-            yield Case(
-                f"{size:,} {kind}",
-                take_turns(sides_of(scores), rounds, warmup=2),
-                (
-                    Ratio("tf.sort", "mask", at_least=40 if targets else None),
-                    Ratio("tf.math.top_k", "mask"),
-                    Ratio("numpy.partition", "mask", at_least=1 if targets else None),
-                    Ratio("numpy mask", "mask"),
-                ),
-            )
+            targets = {"tf.sort": 40, "numpy.partition": 1} if size == LARGEST_KERNEL and kind != "ties" else {}
+            with sides_of(scores, options.torch_python) as sides:
+                seconds = take_turns(sides, rounds, warmup=2)
+            ratios = tuple(Ratio(side, "mask", at_least=targets.get(side)) for side in sides if side != "mask")
+            yield Case(f"{size:,} {kind}", seconds, ratios)
     yield from of_networks(options)
     if not options.quick:
         yield growth()

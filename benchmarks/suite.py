@@ -92,6 +92,7 @@ def main():
         "--data_dir", default="", help="TFDS root with cifar10 and imagenet2012, for pipelines and checkpoints"
     )
     parser.add_argument("--model_dirs", default="", help="finished runs on cifar10, comma-separated, for serving")
+    parser.add_argument("--torch_python", default="", help="a Python with torch and NumPy, for torch.kthvalue in masks")
     options = parser.parse_args()
     record = {"machine": machine(), "versions": versions(), "benchmarks": {}}
     if options.json and options.json.exists():

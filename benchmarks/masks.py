@@ -3,19 +3,18 @@
 `numpy.partition` only finds the threshold; "numpy mask" also compares the scores with it, and lets ties be. "Trained"
 are the scores of a layer of 1536 x 1536 weights, trained on the digits. "Ties" have about 900 different values. Of
 whole networks: the masks of all kernels, each by itself, all together, and two of four. `torch.kthvalue` also only
-finds the threshold; it runs in a process of its own, to which a call takes some 0.05 ms.
+finds the threshold, in a process of its own.
 """
 
 import contextlib
 import functools
-import subprocess
 import tempfile
 
 import environment
 import keras
 import numpy as np
 import tensorflow as tf
-from sides import Case, Ratio, take_turns
+from sides import Case, Ratio, in_a_process, take_turns
 
 import iterand_tf
 from iterand_tf import models, subnet_layers
@@ -53,19 +52,12 @@ def scores_of(kind, size):
 
 @contextlib.contextmanager
 def torch_side(python, array, kth):
-    """A side that lets the process of another Python find the kth smallest, beside TensorFlow's own."""
+    """A side that finds the kth smallest by torch, which need not be installed beside TensorFlow."""
     with tempfile.TemporaryDirectory() as directory:
         np.save(file := f"{directory}/scores.npy", array)
         command = [python, f"{environment.ROOT}/benchmarks/torch_kthvalue.py", file, str(kth)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
-
-            def call():
-                process.stdin.write(b"\n")
-                if not process.stdout.readline():
-                    raise RuntimeError(f"{python} ended; see above why")
-
+        with in_a_process(command) as call:
             yield {"torch.kthvalue": call}
-            process.stdin.close()
 
 
 @contextlib.contextmanager

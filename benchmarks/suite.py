@@ -18,6 +18,7 @@ import subprocess
 import time
 
 import checkpoints
+import defaults
 import environment
 import evaluation
 import masks
@@ -36,6 +37,7 @@ BENCHMARKS = {
     "memory": memory.cases,
     "rerandomization": rerandomization.cases,
     "evaluation": evaluation.cases,
+    "defaults": defaults.cases,
     "startup": startup.cases,
     "exports": saved_models.cases,
     "serving": serving.cases,

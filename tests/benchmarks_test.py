@@ -9,7 +9,7 @@ import pytest
 BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 # They need TFDS data or train; `startup` starts main.py a dozen times.
 LEFT_OUT = {"pipelines", "checkpoints", "startup"}
-TRIED = {"masks", "steps", "memory", "rerandomization", "evaluation", "exports", "serving"}
+TRIED = {"masks", "steps", "memory", "rerandomization", "evaluation", "defaults", "exports", "serving"}
 
 
 @pytest.fixture
@@ -25,7 +25,8 @@ def suite(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TRIED))
 def test_gives_a_first_case(name, suite):
-    case = next(iter(suite.BENCHMARKS[name](argparse.Namespace(quick=True, data_dir="", model_dirs=""))))
+    options = argparse.Namespace(quick=True, data_dir="", model_dirs="", torch_python="")
+    case = next(iter(suite.BENCHMARKS[name](options)))
     # Memory has no turns to take.
     assert case.record()["values" if name == "memory" else "ratios"]
 

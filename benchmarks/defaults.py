@@ -1,0 +1,58 @@
+"""A training step of a subnetwork under other settings than TensorFlow's defaults, each in a process of its own.
+
+"Default" has what main.py and the benchmarks set: oneDNN on. One thread within an operation, or between operations, is
+in place of as many as there are cores. "Memory kept" lets the C library's allocator keep large blocks, which it gives
+back to the system by default; "no Grappler" leaves TensorFlow's graphs as they are traced; "jit_compile" is that of
+`model.compile`. Subnormal numbers have no setting: TensorFlow's threads take them for zero.
+"""
+
+import contextlib
+import sys
+
+import environment  # noqa: F401
+import tensorflow as tf
+from sides import Case, Ratio, in_a_process, take_turns
+from steps import batch, compiled
+
+from iterand_tf import models
+
+NO_GRAPPLER, JIT_COMPILE = "no Grappler", "jit_compile"
+SETTINGS = {
+    "default": {},
+    "oneDNN off": {"TF_ENABLE_ONEDNN_OPTS": "0"},
+    "1 thread within": {"TF_NUM_INTRAOP_THREADS": "1"},
+    "1 thread between": {"TF_NUM_INTEROP_THREADS": "1"},
+    "memory kept": {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 34)},
+    NO_GRAPPLER: {},
+    JIT_COMPILE: {},
+}
+
+
+def cases(options):
+    networks = (("conv6", "0.25", 30), ("resnet18", "0.25", 10), ("conv6", "1", 10))
+    for name, width_factor, rounds in networks[: 1 if options.quick else None]:
+        with contextlib.ExitStack() as processes:
+            turns = {}
+            for side, variables in SETTINGS.items():
+                command = [sys.executable, __file__, name, width_factor, side]
+                turns[side] = processes.enter_context(in_a_process(command, **variables))
+            seconds = take_turns(turns, rounds // 5 if options.quick else rounds, warmup=2)
+        ratios = tuple(Ratio(side, "default") for side in SETTINGS if side != "default")
+        yield Case(f"{name} x{width_factor}", seconds, ratios)
+
+
+def main():
+    name, width_factor, side = sys.argv[1:]
+    if side == NO_GRAPPLER:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    network = compiled(name, float(width_factor), models.SubnetFactory(sparsity=0.5))
+    if side == JIT_COMPILE:
+        network.compile(network.optimizer, network.loss, jit_compile=True)
+    images, labels = batch()
+    for _ in sys.stdin:
+        network.train_on_batch(images, labels)
+        print(flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Calls torch.kthvalue once for each line of its input, for `masks.py`; run by a Python that has torch and NumPy.
 
-    python benchmarks/torch_kthvalue.py SCORES.npy KTH
+python benchmarks/torch_kthvalue.py SCORES.npy KTH
 """
 
 import sys

@@ -106,6 +106,9 @@ def parse(argv: list[str]) -> flags.FlagValues:
     except flags.Error as error:
         sentence = str(error).splitlines()[0].removeprefix("ERROR:: ").rstrip(".")
         raise UserError(f"{sentence}; see python main.py --help.") from error
+    for field in dataclasses.fields(SweepConfig):
+        if values.mode in ("train", "evaluate", "export") and values[field.name].present:
+            raise UserError(f"--{field.name} is of --mode=sweep; give that, or leave it out.")
     if positional[1:]:
         raise UserError(f"{positional[1]} is not a flag; write --name=value, see python main.py --help.")
     return values

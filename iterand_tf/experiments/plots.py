@@ -80,7 +80,7 @@ def add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(handles.values(), handles.keys(), loc="outside center right", frameon=False, fontsize=8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,17 +216,18 @@ def _over_epochs(groups, column, y_label, name, title, log=False):
         axes.set_yscale("log" if log else "linear")
         if len(widths) > 1:
             axes.set_title(f"width factor {width:g}", fontsize=9)
-    return _finish(name, f"{title}; band: lowest to highest seed", figure, panels)
+    return _finish(name, f"{title}; band: range of the seeds", figure, panels)
 
 
 def _draw_curve(axes, group, series, column):
-    rows = [[row[column] for row in run.epochs if column in row] for run in group.runs]
-    length = min(len(values) for values in rows if values)
-    values = np.array([row[:length] for row in rows if row])
-    epochs = np.arange(1, length + 1)
-    style = series.style | {"markevery": max(1, length // 8)}
+    found = [{row["epoch"]: row[column] for row in run.epochs if column in row} for run in group.runs]
+    by_epoch = [values for values in found if values]
+    # Means and bands are of all seeds; an epoch that one of them was interrupted in may have no value.
+    epochs = sorted(set.intersection(*map(set, by_epoch)))
+    values = np.array([[each[epoch] for epoch in epochs] for each in by_epoch])
+    style = series.style | {"markevery": max(1, len(epochs) // 8)}
     axes.plot(epochs, values.mean(axis=0), label=series.label, **style)
-    if len(values) > 1:
+    if len(by_epoch) > 1:
         band = {"color": series.style["color"], "alpha": 0.18, "linewidth": 0}
         axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), **band)
 

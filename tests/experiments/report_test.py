@@ -11,6 +11,7 @@ import pytest
 from made_up_runs import METHODS, WEIGHTS, exported, figure1, figure2, made_up_run
 from PIL import Image
 
+from iterand_tf.experiments import plots
 from iterand_tf.experiments.plots import make_plots
 from iterand_tf.experiments.report import page
 from iterand_tf.experiments.summary import as_csv, as_markdown, as_text, make_groups
@@ -88,11 +89,40 @@ PICTURES = {
 @pytest.mark.parametrize("name", PICTURES)
 def test_each_picture_is_drawn_where_there_is_something_to_compare(name):
     runs, expected = PICTURES[name]
-    plots = make_plots(make_groups(runs()))
-    assert {plot.name for plot in plots} == expected
-    for plot in plots:
+    drawn = make_plots(make_groups(runs()))
+    assert {plot.name for plot in drawn} == expected
+    for plot in drawn:
         picture = Image.open(io.BytesIO(plot.png)).convert("RGB")
         assert len(picture.getcolors(maxcolors=1 << 24)) > 20
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_title_and_legend_do_not_overlap(name, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "save_png", lambda figure: figures.append(figure) or b"")
+    make_plots(make_groups(PICTURES[name][0]()))
+    for figure in figures:
+        figure.canvas.draw()
+        (title,) = (text for text in figure.texts if text.get_text() == figure.get_suptitle())
+        (legend,) = figure.legends
+        assert not title.get_window_extent().overlaps(legend.get_window_extent())
+        assert figure.bbox.x1 > title.get_window_extent().x1
+
+
+def test_a_curve_has_its_values_at_their_epochs(monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "save_png", lambda figure: figures.append(figure) or b"")
+    runs = [made_up_run("sc_iterand", 1.0, seed) for seed in (1, 2)]
+    # Of an epoch that was interrupted.
+    del runs[0].epochs[2]["mask_flip_ratio"]
+    make_plots(make_groups(runs))
+    lines = {figure.get_suptitle().split(";")[0]: figure.axes[0].lines[0] for figure in figures}
+    line = lines["How much of the masks changes from epoch to epoch"]
+    epochs = [row["epoch"] for row in runs[0].epochs]
+    assert list(line.get_xdata()) == epochs[:2] + epochs[3:]
+    means = [(first["mask_flip_ratio"] + second["mask_flip_ratio"]) / 2
+             for first, second in zip(*(run.epochs for run in runs), strict=True) if "mask_flip_ratio" in first]  # fmt: skip
+    assert list(line.get_ydata()) == pytest.approx(means)
 
 
 def test_pictures_are_the_same_each_time():
@@ -103,8 +133,8 @@ def test_pictures_are_the_same_each_time():
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
 def test_a_browser_shows_the_page_without_an_error(tmp_path):
     groups = make_groups(figure2())
-    plots = make_plots(groups)
-    (tmp_path / "report.html").write_text(page("A & B", groups, ["not finished: <one>"], plots))
+    drawn = make_plots(groups)
+    (tmp_path / "report.html").write_text(page("A & B", groups, ["not finished: <one>"], drawn))
     # A script of the test's own, behind the page, says what the browser has made of it.
     script = (
         "<script>window.onload = () => { document.body.dataset.widths = "
@@ -123,7 +153,7 @@ def test_a_browser_shows_the_page_without_an_error(tmp_path):
     result = subprocess.run([*browser, *arguments], capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in result.stderr
     (widths,) = re.findall(r'data-widths="([\d,]*)"', result.stdout)
-    assert len(widths.split(",")) == len(plots)
+    assert len(widths.split(",")) == len(drawn)
     assert all(int(width) > 300 for width in widths.split(","))
     assert f'data-rows="{len(groups) + 1}"' in result.stdout
     assert "<title>A &amp; B</title>" in result.stdout

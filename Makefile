@@ -4,7 +4,8 @@
 # make test-jax     the library's tests on Keras's JAX backend, without TensorFlow
 # make build-file   writes BUILD from the imports
 # make results      writes docs/results.md from the runs in docs/results
-# make bench        measures what docs/performance.md says and writes it; with data: make bench DATA_DIR=TFDS_ROOT
+# make bench        measures what docs/performance.md says and writes it; what needs data, runs or torch wants
+#                   make bench BENCH_FLAGS="--data_dir=TFDS_ROOT --model_dirs=RUN,RUN --torch_python=PYTHON"
 # make bench-export the sizes of exports whose kernels are drawn again
 # make bench-quick  a part of it, in a few minutes;  make performance-page  writes the page from what was measured
 
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOWEST := .venv-lowest
 BENCH_JSON ?= docs/performance/two_cores.json
-DATA_DIR ?=
+BENCH_FLAGS ?=
 # Two processes, each of which runs whole files: a file's tests share what its fixtures have trained.
 IN_TWO := -n 2 --dist loadfile
 LIBRARY_TESTS := tests/masks tests/distributions_test.py tests/rerandomization_test.py tests/layers \
@@ -63,7 +64,7 @@ results: $(READY)
 	$(BIN)/python -m iterand_tf.experiments.results write
 
 bench: $(READY)
-	$(BIN)/python benchmarks/suite.py --json=$(BENCH_JSON) --data_dir=$(DATA_DIR)
+	$(BIN)/python benchmarks/suite.py --json=$(BENCH_JSON) $(BENCH_FLAGS)
 	$(MAKE) performance-page
 
 bench-quick: $(READY)

@@ -1,7 +1,7 @@
 """A training step of a subnetwork under other settings than TensorFlow's defaults, each in a process of its own.
 
-"Default" has what main.py and the benchmarks set: oneDNN on. One thread within an operation, or between operations, is
-in place of as many as there are cores. "Memory kept" lets the C library's allocator keep large blocks, which it gives
+"Default" has what main.py and the benchmarks set: oneDNN on, and a thread for each core within an operation and between
+operations. "Memory kept" lets the C library's allocator keep large blocks, which it gives
 back to the system by default; "no Grappler" leaves TensorFlow's graphs as they are traced; "jit_compile" is that of
 `model.compile`. Subnormal numbers have no setting: TensorFlow's threads take them for zero.
 """
@@ -17,6 +17,8 @@ from steps import batch, compiled
 from iterand_tf import models
 
 NO_GRAPPLER, JIT_COMPILE = "no Grappler", "jit_compile"
+# What the user's environment may say otherwise.
+DEFAULT = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_NUM_INTRAOP_THREADS": "0", "TF_NUM_INTEROP_THREADS": "0"}
 SETTINGS = {
     "default": {},
     "oneDNN off": {"TF_ENABLE_ONEDNN_OPTS": "0"},
@@ -35,7 +37,7 @@ def cases(options):
             turns = {}
             for side, variables in SETTINGS.items():
                 command = [sys.executable, __file__, name, width_factor, side]
-                turns[side] = processes.enter_context(in_a_process(command, **variables))
+                turns[side] = processes.enter_context(in_a_process(command, **DEFAULT | variables))
             seconds = take_turns(turns, rounds // 5 if options.quick else rounds, warmup=2)
         ratios = tuple(Ratio(side, "default") for side in SETTINGS if side != "default")
         yield Case(f"{name} x{width_factor}", seconds, ratios)

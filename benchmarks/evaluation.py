@@ -15,16 +15,21 @@ from iterand_tf import models, subnet_layers
 
 
 class ReadyMasks:
-    """The masks of a model as they are now, which its kernels then have for good."""
+    """Masks as they are now, in place of those of a group of kernels that `GlobalMasks` would compute."""
 
-    def __init__(self, model):
-        kernels = [kernel for layer in subnet_layers(model) for kernel in layer.subnet_kernels]
+    def __init__(self, kernels):
         self.masks = {kernel: tf.Variable(kernel.mask) for kernel in kernels}
-        for kernel in kernels:
-            kernel.group = self
 
     def mask_of(self, kernel):
         return tf.convert_to_tensor(self.masks[kernel])
+
+
+def keep_masks(model):
+    """Lets a model have the masks that it has now for good."""
+    kernels = [kernel for layer in subnet_layers(model) for kernel in layer.subnet_kernels]
+    ready = ReadyMasks(kernels)
+    for kernel in kernels:
+        kernel.group = ready
 
 
 def cases(options):
@@ -34,7 +39,7 @@ def cases(options):
             side: compiled(name, width_factor, models.SubnetFactory(sparsity=sparsity))
             for side in ("subnet", "ready masks")
         }
-        ReadyMasks(networks["ready masks"])
+        keep_masks(networks["ready masks"])
         networks["bake"] = bake(networks["subnet"])
         networks["bake"].compile(loss=networks["subnet"].loss)
         for call, given in (("test_on_batch", (images, labels)), ("predict_on_batch", (images,))):

@@ -29,7 +29,7 @@ def cases(options):
     peaks = {side: [] for side in (*FACTORIES, MASKS)}
     for _ in range(1 if options.quick else 5):
         for side, values in peaks.items():
-            values.append(in_a_process(width_factor, side))
+            values.append(memory_of_a_process(width_factor, side))
     subnet, dense, masks = (statistics.median(values) for values in peaks.values())
     kernel_bytes = 4 * sparsity_report(compiled("resnet18", width_factor, FACTORIES["subnet"])).total.num_weights
     most = dense + 2 * kernel_bytes / MEGABYTE
@@ -37,7 +37,7 @@ def cases(options):
     yield Case(f"resnet18 x{width_factor:g}", values=values | {"masks alone, MiB": masks})
 
 
-def in_a_process(width_factor, side):
+def memory_of_a_process(width_factor, side):
     """Resident memory in MiB: the peak of training, or what masks add to it."""
     command = [sys.executable, __file__, str(width_factor), side]
     result = subprocess.run(command, cwd=environment.ROOT, check=True, capture_output=True, text=True)

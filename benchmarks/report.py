@@ -7,6 +7,7 @@ not met, and what else is worth knowing.
 """
 
 import argparse
+import inspect
 import json
 import pathlib
 
@@ -20,8 +21,9 @@ HEAD = """# Performance
 
 Written by `make performance-page` from {files}. Most figures are ratios of the seconds of two sides
 that took turns in one process: the median of the rounds, and the quartiles in brackets. Machines differ by four times
-in speed and are shared; ratios are what to hold on to. `make bench` measures all of it again, `make bench-quick` a part
-in a few minutes.
+in speed and are shared; ratios are what to hold on to. `make bench` measures it again, with
+`BENCH_FLAGS="--data_dir=TFDS_ROOT --model_dirs=RUN,RUN --torch_python=PYTHON"` also what needs data, finished runs or
+torch; `make bench-quick` a part in a few minutes.
 """
 
 
@@ -55,17 +57,18 @@ def draw_growth(cases, path):
 
 def section(name, run):
     cases = run["cases"]
-    blocks = [f"## {name.capitalize()}", suite.BENCHMARKS[name].__globals__["__doc__"].strip()]
+    blocks = [f"## {name.capitalize()}", inspect.getmodule(suite.BENCHMARKS[name]).__doc__.strip()]
     how = "a quick run" if run["quick"] else "a run"
     blocks.append(
-        f"Commit {run['commit']}, {run['date']}, {how} of {run['seconds']} s at a load of {run['load_before']:.1f}."
+        f"Commit {run['commit']}, {run['date']}, {how} of {run['seconds']} s at a load of {run['load_before']:.1f}; "
+        + ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+        + "."
     )
     rows = []
     for case in cases:
         for ratio, record in case["ratios"].items():
-            low, median, high = (f"{value:.3g}" if value >= 2 else f"{value:.3f}" for value in record["quartiles"])
             target = f"{record['target']}: {'met' if record['met'] else '**not met**'}" if "target" in record else ""
-            rows.append([case["case"], ratio, f"{median} [{low} to {high}]", target])
+            rows.append([case["case"], ratio, sides.quartiles_text(record["quartiles"]), target])
     if rows:
         blocks.append(table(["case", "ratio", "measured", "target"], rows))
     names = columns(cases, "seconds")
@@ -95,9 +98,9 @@ def main():
     blocks = [HEAD.format(files=", ".join(f"[{file.name}](performance/{file.name})" for file in files)).strip()]
     for file in files:
         record = json.loads(file.read_text())
-        machine, versions = record["machine"], record["versions"]
-        about = f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['instruction_sets'])}; "
-        blocks.append("Machine: " + about + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".")
+        machine = record["machine"]
+        sets = ", ".join(machine["instruction_sets"])
+        blocks.append(f"Machine: {machine['processor']}, {machine['cores']} cores, {sets}.")
         for name, run in record["benchmarks"].items():
             blocks.append(section(name, run))
             if name == "masks":

@@ -3,7 +3,8 @@
     python benchmarks/suite.py --json=FILE [--quick] [--only=masks,steps] [--data_dir=TFDS_ROOT]
 
 Every benchmark runs its sides in one process, in turns, and prints ratios first: machines differ by four times in
-speed, ratios do not. A benchmark that is in FILE already is replaced, others stay, if FILE is of the same machine.
+speed, ratios do not. A benchmark that is in FILE already is replaced, others stay, if FILE is of the same machine. One
+that has no case without data, as --help says, is left as it is.
 `benchmarks/report.py` writes docs/performance.md from FILE.
 """
 
@@ -44,7 +45,7 @@ BENCHMARKS = {
     "pipelines": pipelines.cases,
     "checkpoints": checkpoints.cases,
 }
-PACKAGES = ("tensorflow", "keras", "numpy")
+PACKAGES = ("tensorflow", "keras", "numpy", "keras-cv", "ai-edge-litert", "openvino", "onnxruntime")
 INSTRUCTION_SETS = (
     "avx",
     "avx2",
@@ -72,9 +73,13 @@ def machine():
     }
 
 
-def versions():
+def versions(torch_python):
     """Of Python and of the packages that compute."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    found = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    if torch_python:
+        command = [torch_python, "-c", "import torch; print(torch.__version__)"]
+        found["torch"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return found
 
 
 def commit():
@@ -96,7 +101,7 @@ def main():
     parser.add_argument("--model_dirs", default="", help="finished runs on cifar10, comma-separated, for serving")
     parser.add_argument("--torch_python", default="", help="a Python with torch and NumPy, for torch.kthvalue in masks")
     options = parser.parse_args()
-    record = {"machine": machine(), "versions": versions(), "benchmarks": {}}
+    record = {"machine": machine(), "benchmarks": {}}
     if options.json and options.json.exists():
         before = json.loads(options.json.read_text())
         if before["machine"] != record["machine"]:
@@ -108,11 +113,16 @@ def main():
         for case in BENCHMARKS[name](options):
             cases.append(case.record())
             print("  " + sides.line(cases[-1]), flush=True)
+        if not cases:
+            print("  no case without --data_dir, or in a quick run")
+            continue
         run = {"commit": commit(), "date": str(datetime.date.today()), "quick": options.quick, "load_before": load}
-        record["benchmarks"][name] = run | {"seconds": round(time.perf_counter() - start), "cases": cases}
+        run |= {"versions": versions(options.torch_python), "seconds": round(time.perf_counter() - start)}
+        record["benchmarks"][name] = run | {"cases": cases}
         if options.json:
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"\n{sum(run['seconds'] for run in record['benchmarks'].values()):,} s for what is recorded")
 
 
 if __name__ == "__main__":

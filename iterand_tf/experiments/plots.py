@@ -80,7 +80,7 @@ def add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside center right", frameon=False, fontsize=8)
+    figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=8)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,9 +120,9 @@ def test_a_curve_has_its_values_at_their_epochs(monkeypatch):
     line = lines["How much of the masks changes from epoch to epoch"]
     epochs = [row["epoch"] for row in runs[0].epochs]
     assert list(line.get_xdata()) == epochs[:2] + epochs[3:]
-    means = [(first["mask_flip_ratio"] + second["mask_flip_ratio"]) / 2
-             for first, second in zip(*(run.epochs for run in runs), strict=True) if "mask_flip_ratio" in first]  # fmt: skip
-    assert list(line.get_ydata()) == pytest.approx(means)
+    pairs = zip(*(run.epochs for run in runs), strict=True)
+    both = [[row["mask_flip_ratio"] for row in pair] for pair in pairs if "mask_flip_ratio" in pair[0]]
+    assert list(line.get_ydata()) == pytest.approx([sum(ratios) / 2 for ratios in both])
 
 
 def test_pictures_are_the_same_each_time():

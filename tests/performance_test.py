@@ -1,6 +1,7 @@
 """Gross regressions of speed, and nothing finer: a ratio of two sides of one process, with a wide margin.
 
-`make bench` measures; this only notices when something has become several times slower. No other test asserts how fast something is.
+`make bench` measures; this only notices when something has become several times slower. No other test asserts how fast
+something is.
 """
 
 import time

@@ -216,7 +216,9 @@ def _over_epochs(groups, column, y_label, name, title, log=False):
         axes.set_yscale("log" if log else "linear")
         if len(widths) > 1:
             axes.set_title(f"width factor {width:g}", fontsize=9)
-    return _finish(name, f"{title}; band: range of the seeds", figure, panels)
+    if any(len(group.runs) > 1 for group in groups):
+        title += "; band: range of the seeds"
+    return _finish(name, title, figure, panels)
 
 
 def _draw_curve(axes, group, series, column):

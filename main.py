@@ -106,9 +106,6 @@ def parse(argv: list[str]) -> flags.FlagValues:
     except flags.Error as error:
         sentence = str(error).splitlines()[0].removeprefix("ERROR:: ").rstrip(".")
         raise UserError(f"{sentence}; see python main.py --help.") from error
-    for field in dataclasses.fields(SweepConfig):
-        if values.mode in ("train", "evaluate", "export") and values[field.name].present:
-            raise UserError(f"--{field.name} is of --mode=sweep; give that, or leave it out.")
     if positional[1:]:
         raise UserError(f"{positional[1]} is not a flag; write --name=value, see python main.py --help.")
     return values
@@ -206,6 +203,13 @@ def lite_accuracy(model: Any, path: pathlib.Path, batches: Iterable[Any]) -> flo
     return float(np.concatenate(right).mean())
 
 
+def refuse_sweep_flags(values: flags.FlagValues) -> None:
+    """Raises UserError if a flag was given that a single run would leave out without a word."""
+    for field in dataclasses.fields(SweepConfig):
+        if values[field.name].present:
+            raise UserError(f"--{field.name} is of --mode=sweep; give that, or leave it out.")
+
+
 def run_sweep(argv: list[str], values: flags.FlagValues) -> None:
     """Runs many configurations, which differ in the flags that --grid or --search name."""
     from iterand_tf.experiments.sweep import sweep
@@ -238,6 +242,7 @@ def main(argv: list[str]) -> int:
 
             report(values.model_dir)
         else:
+            refuse_sweep_flags(values)
             run(values.mode, Config.from_values(values.flag_values_dict()))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

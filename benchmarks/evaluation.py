@@ -15,19 +15,19 @@ from iterand_tf import models, subnet_layers
 
 
 class ReadyMasks:
-    """Masks as they are now, in place of those of a group of kernels that `GlobalMasks` would compute."""
+    """Masks by kernel, in place of those of a group of kernels that `GlobalMasks` would compute."""
 
-    def __init__(self, kernels):
-        self.masks = {kernel: tf.Variable(kernel.mask) for kernel in kernels}
+    def __init__(self, masks):
+        self.masks = {kernel: tf.Variable(mask) for kernel, mask in masks.items()}
 
     def mask_of(self, kernel):
         return tf.convert_to_tensor(self.masks[kernel])
 
 
-def keep_masks(model):
-    """Lets a model have the masks that it has now for good."""
+def keep_masks(model, mask_of=lambda kernel: kernel.mask):
+    """Lets a model have the masks that it has now, or others, for good."""
     kernels = [kernel for layer in subnet_layers(model) for kernel in layer.subnet_kernels]
-    ready = ReadyMasks(kernels)
+    ready = ReadyMasks({kernel: mask_of(kernel) for kernel in kernels})
     for kernel in kernels:
         kernel.group = ready
 

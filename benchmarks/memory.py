@@ -2,7 +2,8 @@
 
 The peak is Linux's count of resident memory, from a process of its own that makes five steps: with TensorFlow, the
 compiler and all. A subnetwork may take twice the bytes of its kernels more: frozen ones, and a step's effective ones.
-"Masks alone" is what the peak of a process grows by when all masks are computed once, most of it for compiling them.
+"Ready masks" is the subnetwork with float32 masks that are given to it, so that none is computed. "Masks alone" is what
+the peak of a process grows by when all masks are computed once, most of it for compiling them.
 """
 
 import pathlib
@@ -12,7 +13,9 @@ import subprocess
 import sys
 
 import environment
+import numpy as np
 import tensorflow as tf
+from evaluation import keep_masks
 from sides import Case, at_most
 from steps import batch, compiled
 
@@ -20,21 +23,22 @@ from iterand_tf import models, sparsity_report, subnet_layers
 
 STEPS = 5
 MEGABYTE = 1 << 20
-FACTORIES = {"subnet": models.SubnetFactory(sparsity=0.6), "dense": models.StockFactory()}
-MASKS = "masks alone"
+SIDES = SUBNET, DENSE, READY, MASKS = "subnet", "dense", "ready masks", "masks alone"
+SUBNET_LAYERS = models.SubnetFactory(sparsity=0.6)
 
 
 def cases(options):
     width_factor = 0.25 if options.quick else 1.0
-    peaks = {side: [] for side in (*FACTORIES, MASKS)}
+    peaks = {side: [] for side in SIDES}
     for _ in range(1 if options.quick else 5):
         for side, values in peaks.items():
             values.append(memory_of_a_process(width_factor, side))
-    subnet, dense, masks = (statistics.median(values) for values in peaks.values())
-    kernel_bytes = 4 * sparsity_report(compiled("resnet18", width_factor, FACTORIES["subnet"])).total.num_weights
-    most = dense + 2 * kernel_bytes / MEGABYTE
-    values = {"subnet, MiB": subnet, "target, MiB": at_most(subnet, most), "dense, MiB": dense}
-    yield Case(f"resnet18 x{width_factor:g}", values=values | {"masks alone, MiB": masks})
+    medians = {side: statistics.median(values) for side, values in peaks.items()}
+    kernel_bytes = 4 * sparsity_report(compiled("resnet18", width_factor, SUBNET_LAYERS)).total.num_weights
+    most = medians[DENSE] + 2 * kernel_bytes / MEGABYTE
+    values = {f"{SUBNET}, MiB": medians[SUBNET], "target, MiB": at_most(medians[SUBNET], most)}
+    values |= {f"{side}, MiB": medians[side] for side in SIDES}
+    yield Case(f"resnet18 x{width_factor:g}", values=values)
 
 
 def memory_of_a_process(width_factor, side):
@@ -52,7 +56,8 @@ def peak():
 
 def main():
     width_factor, side = sys.argv[1:]
-    network = compiled("resnet18", float(width_factor), FACTORIES.get(side, FACTORIES["subnet"]))
+    layers = models.StockFactory() if side == DENSE else SUBNET_LAYERS
+    network = compiled("resnet18", float(width_factor), layers)
     if side == MASKS:
         before = peak()
         for layer in subnet_layers(network):
@@ -60,6 +65,9 @@ def main():
                 tf.convert_to_tensor(kernel.mask)
         print(peak() - before)
         return
+    if side == READY:
+        draw = np.random.default_rng(0)
+        keep_masks(network, lambda kernel: (draw.random(kernel.shape) < 1 - SUBNET_LAYERS.sparsity).astype(np.float32))
     images, labels = batch()
     for _ in range(STEPS):
         network.train_on_batch(images, labels)

@@ -30,7 +30,7 @@ SUBNET_LAYERS = models.SubnetFactory(sparsity=0.6)
 def cases(options):
     width_factor = 0.25 if options.quick else 1.0
     peaks = {side: [] for side in SIDES}
-    for _ in range(1 if options.quick else 5):
+    for _ in range(1 if options.quick else 3):
         for side, values in peaks.items():
             values.append(memory_of_a_process(width_factor, side))
     medians = {side: statistics.median(values) for side, values in peaks.items()}

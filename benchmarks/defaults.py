@@ -1,9 +1,9 @@
 """A training step of a subnetwork under other settings than TensorFlow's defaults, each in a process of its own.
 
 "Default" has what main.py and the benchmarks set: oneDNN on, and a thread for each core within an operation and between
-operations. "Memory kept" lets the C library's allocator keep large blocks, which it gives
-back to the system by default; "no Grappler" leaves TensorFlow's graphs as they are traced; "jit_compile" is that of
-`model.compile`. Subnormal numbers have no setting: TensorFlow's threads take them for zero.
+operations. "Memory kept" lets the C library's allocator keep large blocks, which it gives back to the system by
+default; "no Grappler" leaves TensorFlow's graphs as they are traced; "jit_compile" is that of `model.compile`.
+Subnormal numbers have no setting: TensorFlow's threads take them for zero.
 """
 
 import contextlib

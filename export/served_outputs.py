@@ -91,5 +91,5 @@ if __name__ == "__main__":
     _results = served_outputs(_path, dict(np.load(_sample)), pathlib.Path(_encoded).read_bytes())
     _flat = {f"{what}/{name}": values for what, by_name in _results.items() for name, values in by_name.items()}
     np.savez(_outputs, **_flat)  # type: ignore[arg-type]
-    # All is written. The usual end would take apart what TensorFlow has set up, for half a second.
+    # All is written. The usual end would first take apart what TensorFlow has set up, which takes a while.
     os._exit(0)

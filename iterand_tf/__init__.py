@@ -1,5 +1,8 @@
 """Train networks by choosing random weights instead of optimizing them (IteRand, arXiv 2106.09269)."""
 
+# Before TensorFlow is imported.
+import iterand_tf.startup  # noqa: F401  # isort: skip
+
 from iterand_tf import masks, models, optimization
 from iterand_tf.callbacks import Rerandomize, rerandomize_model
 from iterand_tf.conversion import to_subnet

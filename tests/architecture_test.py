@@ -19,6 +19,7 @@ RANKS = {
     "iterand_tf.checks": 0,
     "iterand_tf.files": 0,
     "iterand_tf.interruption": 0,
+    "iterand_tf.startup": 0,
     "iterand_tf.version": 0,
     "iterand_tf.seeds": 1,
     "iterand_tf.masks": 1,
@@ -38,7 +39,9 @@ RANKS = {
     "iterand_tf.training": 8,
     "export": 8,
     "iterand_tf.experiments": 9,
-    "main": 10,
+    "iterand_tf.cli": 10,
+    "iterand_tf.__main__": 11,
+    "main": 11,
 }
 REACHES_INTO_KERAS = "iterand_tf.strategies.multi_worker_fit"
 FIRST_WITH_TENSORFLOW = RANKS["iterand_tf.data"]
@@ -80,7 +83,7 @@ def test_no_private_modules_and_no_tensorflow_in_the_keras_part(name):
         # masks.selection alone may wrap its selection in tf.function.
         if RANKS[group(name)] < FIRST_WITH_TENSORFLOW and name != "iterand_tf.masks.selection":
             assert not imported.startswith("tensorflow"), f"{name} imports {imported}"
-        if name != "main":
+        if name != "iterand_tf.cli":
             assert not imported.startswith("absl"), f"{name} imports {imported}"
 
 

@@ -16,9 +16,9 @@ import environment  # noqa: F401
 from sides import Case, Ratio
 
 from iterand_tf import cli
-from iterand_tf.training import run as training
-from iterand_tf.training.callbacks import SaveState
+from iterand_tf.training import loop, run
 from iterand_tf.training.config import Config
+from iterand_tf.training.saving import SaveState
 
 FLAGFILE = pathlib.Path(__file__).parent.parent / "flags" / "cifar10_conv6_sc_iterand.flags"
 CHECKPOINT_STEPS = 100
@@ -47,12 +47,12 @@ class AlternatingSaveState(SaveState):
 def cases(options):
     if options.quick or not options.data_dir:
         return
-    training.SaveState = AlternatingSaveState
+    loop.SaveState = AlternatingSaveState
     with tempfile.TemporaryDirectory() as directory:
         flags = [f"--flagfile={FLAGFILE}", "--width_factor=0.25", f"--checkpoint_steps={CHECKPOINT_STEPS}"]
         flags += [f"--data_dir={options.data_dir}", f"--model_dir={directory}/run", f"--epochs={2 * PAIRS + 2}"]
         config = Config.from_values(cli.parse(["main.py", *flags]).flag_values_dict())
-        training.train(config)
+        run.train(config)
         with pathlib.Path(directory, "run", "metrics.csv").open() as file:
             speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]
     # Seconds of 100 steps.

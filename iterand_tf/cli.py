@@ -133,8 +133,8 @@ def run(mode: str, config: Config) -> None:
 def export_run(config: Config, model_dir: ModelDir) -> dict[str, object]:
     """Writes the run's network as a SavedModel; returns what result.json records of it."""
     from export import export_formats
-    from iterand_tf.training.assembly import load_test_data
-    from iterand_tf.training.run import load_model
+    from iterand_tf.training.dataset import load_test_data
+    from iterand_tf.training.trained_network import load_model
 
     options = config.export
     model = load_model(model_dir, options.export_checkpoint)
@@ -169,7 +169,7 @@ def export_run(config: Config, model_dir: ModelDir) -> dict[str, object]:
 def _sample(config, model_dir, split):
     """A batch that exports are compared on."""
     from iterand_tf import data
-    from iterand_tf.training.assembly import check_dataset, load_data
+    from iterand_tf.training.dataset import check_dataset, load_data
 
     examples = split.test
     if config.export.tflite_int8:

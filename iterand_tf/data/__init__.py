@@ -4,9 +4,9 @@ from iterand_tf.data.augmentation import AUGMENTATIONS, KERAS_CV_POLICIES
 from iterand_tf.data.digits import load_digits, load_digits_test
 from iterand_tf.data.examples import ArrayExamples, EncodedExamples, Examples
 from iterand_tf.data.folder import load_folder, load_folder_test
-from iterand_tf.data.reading import reading
 from iterand_tf.data.shard import Shard
 from iterand_tf.data.splits import EvaluationSplit, Source, Splits
+from iterand_tf.data.tensorflow_errors import reading
 from iterand_tf.data.tfds_images import load_tfds, load_tfds_test
 from iterand_tf.errors import DataError
 

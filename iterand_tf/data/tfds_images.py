@@ -1,10 +1,7 @@
 """Image classification datasets of TensorFlow Datasets."""
 
-import contextlib
 import dataclasses
 import math
-import os
-import pathlib
 from typing import Any, Self
 
 import numpy as np
@@ -26,12 +23,11 @@ from iterand_tf.data.splits import (
     stratified_indices,
     validation_indices,
 )
-from iterand_tf.errors import DataError, first_line
+from iterand_tf.data.tfds_builder import image_and_label, prepared_builder
+from iterand_tf.data.tfrecords import read_records
+from iterand_tf.errors import DataError
 
 _READ_BATCH = 1000
-# Records that are shuffled at a time.
-_SHUFFLE_BUFFER = 2048
-_PARALLEL_SHARDS = 16
 # Datasets whose split named test has no labels.
 _UNLABELLED_TEST = ("imagenet2012",)
 
@@ -121,8 +117,8 @@ class _Stored:
 
     @classmethod
     def open(cls, name: str, data_dir: str) -> Self:
-        builder = _prepared_builder(name, data_dir)
-        image, label = _image_and_label(builder, name)
+        builder = prepared_builder(name, data_dir)
+        image, label = image_and_label(builder, name)
         splits = {split for split, info in builder.info.splits.items() if info.num_examples}
         if "train" not in splits:
             raise DataError(f"--dataset={name} has no examples in its train split; choose a dataset that has some.")
@@ -175,7 +171,7 @@ class _Stored:
 
     def labels(self, part: str) -> np.ndarray:
         """All labels in the stored order; images are not decoded."""
-        records = _read_shards(self._instructions(self.parts[part]), None)
+        records = read_records(self._instructions(self.parts[part]), None)
         labels = records.map(lambda record: self._parse(record)[1], tf.data.AUTOTUNE).batch(_READ_BATCH)
         return np.concatenate(list(labels.as_numpy_iterator()))
 
@@ -206,7 +202,7 @@ class _Stored:
     def _stream(self, split, num_examples, image_size, chosen=None):
         instructions = self._instructions(split)
         return EncodedExamples(
-            lambda order_seed: _read_shards(instructions, order_seed, chosen),
+            lambda order_seed: read_records(instructions, order_seed, chosen),
             self._parse,
             num_examples,
             len(self.class_names),
@@ -232,108 +228,3 @@ def _first_of(ranges, count):
         kept.append((start, min(stop, start + count)))
         count -= kept[-1][1] - start
     return kept
-
-
-def _prepared_builder(name: str, data_dir: str) -> Any:
-    import tensorflow_datasets as tfds
-
-    if "[" in name:
-        raise DataError(
-            f"--dataset={name} names a part of a dataset; give the dataset's name alone, and choose parts by "
-            "--validation_split, --test_split and --max_train_examples."
-        )
-    if data_dir and not tf.io.gfile.isdir(os.path.expanduser(data_dir)):
-        raise DataError(f"--data_dir={data_dir} does not exist; give the directory that holds the prepared datasets.")
-    try:
-        builder = tfds.builder(name, data_dir=os.path.expanduser(data_dir) or None, file_format="tfrecord")
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise DataError(
-            f"--dataset={name} is not digits, folder:PATH or a dataset that TFDS knows ({first_line(error)})."
-        ) from error
-    except Exception as error:
-        # Whatever reads the dataset's description fails in its own way.
-        raise DataError(
-            f"--dataset={name} in --data_dir={data_dir} is damaged ({first_line(error)}); prepare it anew."
-        ) from error
-    if not builder.is_prepared():
-        root = pathlib.Path(os.path.expanduser(data_dir) or tfds.core.constants.DATA_DIR)
-        manual = root / "downloads" / "manual"
-        if builder.name == "imagenet2012" and not (manual / "ILSVRC2012_img_train.tar").exists():
-            raise DataError(
-                f"--dataset={name} is not prepared in {builder.data_dir}; put ILSVRC2012_img_train.tar and "
-                f"ILSVRC2012_img_val.tar from image-net.org into {manual} and start again, or give --data_dir."
-            )
-        try:
-            builder.download_and_prepare()
-        except Exception as error:
-            _remove_empty_folders(root / "downloads")
-            _remove_empty_folders(root / builder.name)
-            raise DataError(
-                f"--dataset={name} is not prepared in {builder.data_dir} and could not be downloaded or prepared "
-                f"({first_line(error)}); give --data_dir or TFDS_DATA_DIR."
-            ) from error
-    return builder
-
-
-def _remove_empty_folders(top):
-    """Removes what TFDS has made below a folder, and the folder itself, where there are no files in it."""
-    for path, _, _ in os.walk(top, topdown=False):
-        with contextlib.suppress(OSError):
-            os.rmdir(path)
-
-
-def _image_and_label(builder, name):
-    import tensorflow_datasets as tfds
-
-    keys = builder.info.supervised_keys
-    if keys and len(keys) == 2:
-        image, label = keys
-        features = builder.info.features
-        if isinstance(features[image], tfds.features.Image) and isinstance(features[label], tfds.features.ClassLabel):
-            return image, label
-    raise DataError(f"--dataset={name} is not an image classification dataset; choose one with images and labels.")
-
-
-def _read_shards(instructions, order_seed, chosen=None):
-    """The records of TFRecord shards, several read at a time; the seed shuffles shards, and records in a buffer.
-
-    Args:
-        instructions: TFDS's, for the shards.
-        order_seed: integer tensor of shape (2,), or None for the stored order.
-        chosen: boolean array, by number in the stored order of all of the shards' records which to read; None for all.
-    """
-    files = tf.constant([instruction.filename for instruction in instructions])
-    skips = tf.constant([instruction.skip for instruction in instructions], tf.int64)
-    takes = tf.constant([instruction.take for instruction in instructions], tf.int64)
-    if chosen is not None:
-        sizes = [instruction.examples_in_shard for instruction in instructions]
-        starts = tf.constant(np.cumsum([0, *sizes[:-1]]), tf.int64)
-        is_chosen = tf.constant(chosen)
-    indices = tf.range(len(instructions))
-    if order_seed is not None:
-        indices = tf.random.experimental.stateless_shuffle(indices, seed=order_seed)
-
-    parallel = _PARALLEL_SHARDS if order_seed is not None else 1
-
-    def read(index):
-        records = tf.data.TFRecordDataset(files[index]).skip(skips[index]).take(takes[index])
-        if chosen is None:
-            return records
-        numbered = records.enumerate(starts[index])
-        return numbered.filter(lambda number, record: is_chosen[number]).map(lambda number, record: record)
-
-    records = tf.data.Dataset.from_tensor_slices(indices).interleave(
-        read,
-        cycle_length=parallel,
-        num_parallel_calls=parallel,
-    )
-    if order_seed is None:
-        return records
-
-    def shuffled(seed):
-        # Dataset.shuffle joins the process's seed to its own; this one is of the graph of this function alone.
-        tf.random.set_seed(1)
-        return records.shuffle(_SHUFFLE_BUFFER, seed, reshuffle_each_iteration=False)
-
-    seed = tf.cast(tf.random.fold_in(order_seed, 0)[0], tf.int64)
-    return tf.data.Dataset.from_tensors(seed).flat_map(shuffled)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from iterand_tf.errors import ModelDirError
-from iterand_tf.training.callbacks import read_metrics
 from iterand_tf.training.config import option_fields
+from iterand_tf.training.epoch_figures import read_metrics
 from iterand_tf.training.model_dir import ModelDir
 
 _READ: dict[str, Callable[[str], Any]] = {

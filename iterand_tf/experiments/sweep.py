@@ -34,8 +34,8 @@ from iterand_tf.experiments.points import Configure, make_space, point_flags
 from iterand_tf.experiments.text_table import text_table
 from iterand_tf.files import locked, write_atomically
 from iterand_tf.interruption import InterruptedRunError, StopRequest, deferred_signals
-from iterand_tf.training.callbacks import read_metrics
 from iterand_tf.training.config import Config
+from iterand_tf.training.epoch_figures import read_metrics
 from iterand_tf.training.flags_file import changed_flags, flags_text
 from iterand_tf.training.model_dir import ModelDir
 

@@ -1,8 +1,7 @@
-"""Workers wait for each other before TensorFlow makes a cluster of them.
+"""Workers wait for each other before TensorFlow makes a cluster of them, which would wait silently and deaf to signals.
 
-TensorFlow would wait too, but silently, and deaf to SIGTERM and SIGINT. Until all are there, each worker listens on
-its own port, and the leader, the first of them, says that it waits. Then the leader goes on to TensorFlow, whose server
-greets the others in words of its own, and they go on as well.
+Until all are there, each worker listens on its own port, and the leader, the first of them, says that it waits. Then
+the leader goes on to TensorFlow, whose server greets the others in words of its own, and they go on as well.
 """
 
 import contextlib

@@ -11,7 +11,7 @@ from keras import ops
 from iterand_tf.callbacks import current_step, flip_ratio
 from iterand_tf.layers import built_subnet_layers
 from iterand_tf.sparsity_report import sparsity_report
-from iterand_tf.training.callbacks import errors_as_oserror
+from iterand_tf.training.epoch_figures import errors_as_oserror
 
 
 class MaskChanges(keras.callbacks.Callback):

@@ -12,7 +12,7 @@ from typing import Any, Self
 from iterand_tf.errors import ModelDirError
 from iterand_tf.files import check_writable, is_local, locked, temporary_of, write_atomically
 from iterand_tf.training.config import Config
-from iterand_tf.training.dataset_record import DatasetRecord
+from iterand_tf.training.dataset import DatasetRecord
 from iterand_tf.training.flags_file import changed_flags, flags_text
 
 
@@ -125,7 +125,7 @@ class ModelDir:
         try:
             yield
         except BrokenPipeError:
-            # The standard output was closed, which main.py knows how to end.
+            # The standard output was closed, which the command line knows how to end.
             raise
         except OSError as error:
             raise ModelDirError(

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from command_line import SMALL, here, result_of
 
-from iterand_tf.training import run as training
+from iterand_tf.training.loop import TrainingLoop
 
 
 def make_folder(root, parts=("train", "test"), count=4):
@@ -116,13 +116,13 @@ def test_a_file_of_the_users_stays_when_the_first_epoch_fails(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     make_folder(tmp_path / "images")
     (tmp_path / "images" / "train" / "cat" / "2.png").write_bytes(b"not an image")
-    fit = training._Job._fit
+    fit = TrainingLoop._fit
 
     def fit_beside_a_file(job, *arguments):
         (job.model_dir.path / "notes.txt").write_text("mine")
         return fit(job, *arguments)
 
-    monkeypatch.setattr(training._Job, "_fit", fit_beside_a_file)
+    monkeypatch.setattr(TrainingLoop, "_fit", fit_beside_a_file)
     assert train("--image_size=8", "--validation_split=0") == 2
     assert "cannot be read" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["notes.txt"]
@@ -133,7 +133,7 @@ def test_a_first_step_that_fails_in_any_way_does_not_block_the_next_try(tmp_path
         raise RuntimeError("a fault")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Job, "_fit", fail)
+        patch.setattr(TrainingLoop, "_fit", fail)
         with pytest.raises(RuntimeError, match="a fault"):
             here(*SMALL, f"--model_dir={tmp_path}/model")
     assert not (tmp_path / "model").exists()

@@ -14,7 +14,8 @@ from full_disk import files_of_at_most
 
 from iterand_tf.data import examples
 from iterand_tf.training import model_dir as model_dir_module
-from iterand_tf.training.callbacks import SaveState, Throughput
+from iterand_tf.training.epoch_figures import Throughput
+from iterand_tf.training.saving import SaveState
 
 
 def test_what_is_not_installed_is_named(monkeypatch, capsys):

@@ -8,7 +8,7 @@ import sys
 import pytest
 from command_line import ROOT, SMALL, STEPS_PER_EPOCH, checkpoint_names, here, result_of
 
-from iterand_tf.training.callbacks import MetricsFile, Throughput
+from iterand_tf.training.epoch_figures import MetricsFile, Throughput
 
 
 def test_a_signal_from_outside_ends_the_process_with_its_state_saved(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from iterand_tf import data
-from iterand_tf.data import splits, tfds_images
+from iterand_tf.data import splits
+from iterand_tf.data.tfrecords import read_records
 from iterand_tf.errors import DataError
 
 SHARED = pathlib.Path(__file__).parents[2].parent / "shared" / "data" / "tfds"
@@ -166,7 +167,7 @@ def test_shards_are_read_in_an_order_of_the_seed_alone(tmp_path):
 
     def read(seed, process_seed):
         tf.random.set_seed(process_seed)
-        records = tfds_images._read_shards(instructions, seed and tf.constant(seed, tf.int64))
+        records = read_records(instructions, seed and tf.constant(seed, tf.int64))
         return [int(record) for record in records.as_numpy_iterator()]
 
     stored = [20 * shard + number for shard in range(3) for number in range(2, 12)]

@@ -41,7 +41,7 @@ import pathlib, sys
 sys.path.insert(0, {str(ROOT)!r})
 import numpy as np, tensorflow
 from iterand_tf import cli, layers
-from iterand_tf.training.callbacks import SaveState
+from iterand_tf.training.saving import SaveState
 end_epoch = SaveState.on_epoch_end
 def save_arrays_and_end_epoch(callback, epoch, logs=None):
     masks = [np.asarray(layer.kernel_mask) for layer in layers.subnet_layers(callback.model)]

@@ -6,7 +6,7 @@ import pytest
 
 from export import exporter, pack
 from iterand_tf.errors import UserError
-from iterand_tf.training import config
+from iterand_tf.training import free_options
 from iterand_tf.training.config import Config, option_fields
 from iterand_tf.training.flags_file import flags_text
 
@@ -29,8 +29,8 @@ def test_from_values_packs_what_option_fields_lists():
 
 
 def test_the_choices_are_those_of_the_exporter():
-    assert set(config.EXPORT_FORMATS) == set(exporter.FORMATS)
-    assert set(config.KERNEL_DTYPES) == set(pack.DTYPES)
+    assert set(free_options.EXPORT_FORMATS) == set(exporter.FORMATS)
+    assert set(free_options.KERNEL_DTYPES) == set(pack.DTYPES)
 
 
 def test_is_frozen():

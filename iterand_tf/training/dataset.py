@@ -1,10 +1,13 @@
-"""dataset.json: which dataset a run was trained on, to find out when it has changed since."""
+"""The dataset of a run, and its record in dataset.json, to find out when it has changed since."""
 
 import dataclasses
 import json
 from typing import Any, Self
 
+from iterand_tf import data
 from iterand_tf.data import EvaluationSplit, Source, Splits
+from iterand_tf.errors import DataError
+from iterand_tf.training.config import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,3 +76,43 @@ def listed(names: tuple[str, ...]) -> str:
     """The first names, and how many there are beside them."""
     shown = ", ".join(names[:5])
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+def load_data(config: Config) -> Splits:
+    """The dataset of a run, with its seeded validation split."""
+    return data.load(
+        config.data.dataset,
+        config.data.data_dir,
+        config.data.validation_split,
+        config.data.max_train_examples,
+        config.data.image_size,
+        config.training.seed,
+        config.data.test_split,
+    )
+
+
+def load_test_data(config: Config, record: DatasetRecord | None) -> EvaluationSplit:
+    """What a run's network is tested on, and nothing else of the dataset.
+
+    Args:
+        config: of the run.
+        record: of the dataset that the run was trained on; None where the run kept none.
+
+    Raises:
+        DataError: if the test part is missing, broken or not what it was.
+    """
+    options = config.data
+    if record is None:
+        return load_data(config)
+    split = data.load_test(options.dataset, options.data_dir, record.image_size, options.test_split, record.class_names)
+    check_dataset(config, record, split)
+    return split
+
+
+def check_dataset(config: Config, record: DatasetRecord | None, split: EvaluationSplit) -> None:
+    """Raises DataError if the dataset is not what a run was trained on."""
+    if record is not None and (difference := record.difference(split)):
+        raise DataError(
+            f"--dataset={config.data.dataset} has changed since the run was trained: {difference}; restore it, or "
+            "train anew in another --model_dir."
+        )

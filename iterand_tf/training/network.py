@@ -1,0 +1,122 @@
+"""The network that a configuration names, and what it is compiled with."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from iterand_tf import data, models, optimization
+from iterand_tf.checks import ArgumentError
+from iterand_tf.cloning import is_graph
+from iterand_tf.conversion import to_subnet
+from iterand_tf.errors import UserError, first_line
+from iterand_tf.layers.subnet_options import OPTION_NAMES
+from iterand_tf.strategies import enable_distributed_fit
+from iterand_tf.training.config import Config, flag_error
+
+
+def build_model(config: Config, splits: data.Splits) -> keras.Model:
+    """The run's network before training: stock layers for the method dense, else Subnet layers."""
+    if config.method.initial_model:
+        return _pruned(config, splits)
+    smallest = models.smallest_image(config.model.model)
+    if min(splits.train.image_shape[:2]) < smallest:
+        raise UserError(
+            f"--model={config.model.model} does not fit --dataset={config.data.dataset}: {config.model.model} needs "
+            f"images of at least {smallest} pixels; choose a network with fewer stages, or give --image_size."
+        )
+    try:
+        return models.build(
+            config.model.model,
+            splits.train.image_shape,
+            splits.train.num_classes,
+            _layers(config),
+            config.model.width_factor,
+            batch_normalization=config.model.batch_normalization,
+        )
+    except ArgumentError as error:
+        raise flag_error(error) from error
+    except ValueError as error:
+        # A kernel does not fit the mask.
+        raise UserError(first_line(error)) from error
+
+
+def _layers(config) -> models.LayerFactory:
+    """What the network is built of."""
+    method, synchronized = config.method, config.model.synchronized_batch_normalization
+    if method.method == "dense":
+        return models.StockFactory(method.weight_distribution, method.weight_scale, config.training.seed, synchronized)
+    options = {name: getattr(method, name) for name in OPTION_NAMES}
+    if method.method == "edge_popup":
+        # IteRand without re-draws.
+        options["method"] = "iterand"
+    return models.SubnetFactory(
+        **options,
+        head_sparsity=method.head_sparsity,
+        seed=config.training.seed,
+        synchronized_batch_normalization=synchronized,
+        batch_normalization_gains=config.model.batch_normalization_gains,
+    )
+
+
+def _pruned(config, splits):
+    """The network of --initial_model with its kernels under masks."""
+    method = config.method
+    try:
+        model = keras.models.load_model(method.initial_model, compile=False)
+    except Exception as error:
+        # Keras reads a damaged file in many ways.
+        raise UserError(
+            f"--initial_model={method.initial_model} holds no Keras model that can be read: {first_line(error)}"
+        ) from error
+    if not is_graph(model):
+        raise UserError(f"--initial_model={method.initial_model} must be a functional or Sequential model.")
+    if getattr(model.layers[-1], "activation", None) in (keras.activations.softmax, keras.activations.sigmoid):
+        raise UserError(f"--initial_model={method.initial_model} ends in probabilities; let it end in logits.")
+    shapes = (model.input_shape[1:], model.output_shape[1:])
+    if shapes != (splits.train.image_shape, (splits.train.num_classes,)):
+        raise UserError(
+            f"--initial_model={method.initial_model} takes {shapes[0]} and gives {shapes[1]}; --dataset="
+            f"{config.data.dataset} has images of {splits.train.image_shape} and {splits.train.num_classes} classes."
+        )
+    try:
+        return to_subnet(
+            model,
+            **{name: getattr(method, name) for name in OPTION_NAMES},
+            head_sparsity=method.head_sparsity,
+            seed=config.training.seed,
+            verbose=False,
+        )
+    except ValueError as error:
+        raise UserError(first_line(error)) from error
+
+
+def compile_model(
+    model: keras.Model, config: Config, steps_per_epoch: int, strategy: tf.distribute.Strategy | None
+) -> None:
+    """Gives the model its optimizer, loss and metrics; call it in the strategy's scope."""
+    options = config.training
+    schedule = optimization.learning_rate_schedule(
+        options.lr_schedule,
+        options.learning_rate,
+        steps_per_epoch,
+        options.epochs,
+        options.warmup_epochs,
+        options.finetune_epochs,
+    )
+    model.compile(
+        optimization.optimizer(options.optimizer, schedule, options.momentum, options.weight_decay),
+        jit_compile={"auto": "auto", "true": True, "false": False}[options.jit_compile],
+        steps_per_execution=options.steps_per_execution,
+        **loss_and_metrics(),
+    )
+    model.optimizer.build(model.trainable_variables)
+    if strategy is not None:
+        enable_distributed_fit(model)
+
+
+def loss_and_metrics() -> dict[str, Any]:
+    """Arguments of `compile`."""
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    # With replicas the reported loss would be a mean of weighted means; a metric of its name is the mean over examples.
+    return {"loss": loss, "metrics": ["accuracy", keras.metrics.CategoricalCrossentropy(from_logits=True, name="loss")]}

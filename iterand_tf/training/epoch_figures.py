@@ -1,19 +1,22 @@
 """The figures of each epoch: speed and flips of masks, in metrics.csv, for TensorBoard and as a printed line."""
 
-import contextlib
 import csv
 import errno
 import io
+import math
 import pathlib
 import time
-from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
+from keras import ops
 
-from iterand_tf.callbacks import current_step
+from iterand_tf.callbacks import current_step, flip_ratio
 from iterand_tf.data.tensorflow_errors import reason
 from iterand_tf.files import write_atomically
+from iterand_tf.layers import built_subnet_layers
+from iterand_tf.sparsity_report import sparsity_report
 
 
 class Throughput(keras.callbacks.Callback):
@@ -76,47 +79,91 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-class EventFiles(keras.callbacks.TensorBoard):
-    """TensorBoard's files, whose errors of writing are OSErrors, as those of the run's other files are.
+class EventFile:
+    """A file of TensorBoard's, whose errors of writing are OSErrors, as those of the run's other files are.
 
-    TensorFlow writes these files. Its errors, such as one of a full disk, are of the same classes as those of a
-    training step, such as one of full memory, so they are told apart by where they come from.
+    TensorFlow writes it. Its errors, such as one of a full disk, are of the same classes as those of a training step,
+    such as one of full memory, so they are told apart by where they come from.
 
     Args:
-        directory: of the files.
+        directory: of the file.
     """
 
     def __init__(self, directory: pathlib.Path):
-        super().__init__(str(directory), write_graph=False)
+        self._directory = directory
+        self._writer: tf.summary.SummaryWriter | None = None
 
-    def set_model(self, model):
-        with errors_as_oserror():
-            super().set_model(model)
+    def write(self, epoch: int, figures: dict[str, float]) -> None:
+        """Adds the figures of an epoch."""
+        try:
+            if self._writer is None:
+                self._writer = tf.summary.create_file_writer(str(self._directory))
+            with self._writer.as_default(step=epoch):
+                for name, figure in figures.items():
+                    tf.summary.scalar(name, figure)
+            self._writer.flush()
+        except tf.errors.OpError as error:
+            raise OSError(errno.EIO, reason(error)) from error
 
-    def on_train_begin(self, logs=None):
-        with errors_as_oserror():
-            super().on_train_begin(logs)
 
-    def on_test_end(self, logs=None):
-        with errors_as_oserror():
-            super().on_test_end(logs)
+class EventFiles(keras.callbacks.Callback):
+    """Writes the figures of each epoch for TensorBoard: those of training to train/, of validation to validation/.
+
+    Args:
+        directory: of both.
+    """
+
+    def __init__(self, directory: pathlib.Path):
+        super().__init__()
+        self._train, self._validation = EventFile(directory / "train"), EventFile(directory / "validation")
 
     def on_epoch_end(self, epoch, logs=None):
-        with errors_as_oserror():
-            super().on_epoch_end(epoch, logs)
+        figures = logs | {"learning_rate": float(self.model.optimizer.learning_rate)}
+        validation = {name: figures.pop(name) for name in logs if name.startswith("val_")}
+        self._train.write(epoch, {f"epoch_{name}": figure for name, figure in figures.items()})
+        if validation:
+            self._validation.write(epoch, {f"epoch_{name[4:]}": figure for name, figure in validation.items()})
 
-    def on_train_end(self, logs=None):
-        with errors_as_oserror():
-            super().on_train_end(logs)
 
+class MaskChanges(keras.callbacks.Callback):
+    """Writes each Subnet layer's `mask_flip_ratio` and `sparsity` after each epoch.
 
-@contextlib.contextmanager
-def errors_as_oserror() -> Iterator[None]:
-    """Turns errors of TensorFlow's writing into OSErrors."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise OSError(errno.EIO, reason(error)) from error
+    It also adds `mask_flip_ratio`, of all masks together, to `logs`, where `Rerandomize` has not done so. An epoch that
+    was interrupted is left out, as its first masks are not known any more.
+
+    Args:
+        directory: of TensorBoard's file.
+        steps_per_epoch: of a whole epoch.
+    """
+
+    def __init__(self, directory: pathlib.Path, steps_per_epoch: int):
+        super().__init__()
+        self._event_file, self._steps_per_epoch = EventFile(directory), steps_per_epoch
+        # On the device; the host asks how many entries differ.
+        self._masks: dict[str, Any] = {}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if not self._masks and current_step(self.model) % self._steps_per_epoch == 0:
+            self._masks = self._current_masks()
+
+    def on_epoch_end(self, epoch, logs=None):
+        before, self._masks = self._masks, self._current_masks()
+        if not self._masks:
+            return
+        if before and "mask_flip_ratio" not in logs:
+            logs["mask_flip_ratio"] = flip_ratio(list(before.values()), list(self._masks.values()))
+        figures = {}
+        for name, mask in self._masks.items():
+            figures[f"sparsity/{name}"] = 1 - int(ops.count_nonzero(mask)) / math.prod(mask.shape)
+            if before:
+                figures[f"mask_flip_ratio/{name}"] = flip_ratio([before[name]], [mask])
+        self._event_file.write(epoch, figures)
+
+    def _current_masks(self):
+        """By the names that `sparsity_report` gives them."""
+        kernels = [kernel for layer in built_subnet_layers(self.model) for kernel in layer.subnet_kernels]
+        names = [layer.name for layer in sparsity_report(self.model).layers]
+        return {name: ops.cast(kernel.mask, "bool") for name, kernel in zip(names, kernels, strict=True)}
 
 
 class EpochLine(keras.callbacks.Callback):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import signal
+import statistics
 import sys
 from typing import Any
 
@@ -18,13 +19,12 @@ from iterand_tf.strategies.strategy import any_worker, distribute, workers_diffe
 from iterand_tf.training.checkpoints import Checkpoints
 from iterand_tf.training.config import Config
 from iterand_tf.training.dataset import DatasetRecord, listed
-from iterand_tf.training.epoch_figures import EpochLine, EventFiles, MetricsFile, Throughput
-from iterand_tf.training.mask_changes import MaskChanges
+from iterand_tf.training.epoch_figures import EpochLine, EventFiles, MaskChanges, MetricsFile, Throughput
 from iterand_tf.training.model_dir import ModelDir
 from iterand_tf.training.saving import ModelFile, SaveState
 from iterand_tf.training.schedules import rerandomize_callback, sparsity_callback, sparsity_end_step
 from iterand_tf.training.state import TrainingState
-from iterand_tf.training.trained_network import load_model, num_kernel_entries, result_of
+from iterand_tf.training.trained_network import accuracy, load_model, num_kernel_entries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TrainingLoop:
             return {}
         last = load_model(self.model_dir, "last") if self.strategy else self.model
         with data.reading(self.config.data.dataset):
-            result = result_of(last, self.config, self.splits, self.model_dir, state, metrics_file.rows)
+            result = self._result(last, state, metrics_file.rows)
         # What an export has added to the result of a finished run stays.
         self.model_dir.write_result(finished | result)
         return result
@@ -168,6 +168,30 @@ class TrainingLoop:
             *([] if sys.stdout.isatty() else [EpochLine(self.config.training.epochs)]),
             save,
         ]
+
+    def _result(self, last, state, rows):
+        """The contents of result.json, computed on one device, from the last network and the rows of metrics.csv."""
+        # Before the first epoch the last network is the best.
+        best = load_model(self.model_dir, "best") if rows else last
+        # The first epoch also compiles.
+        speeds = [float(row["images_per_second"]) for row in rows[1:] or rows]
+        total = sparsity_report(best).total
+        num_weights = total.num_weights or num_kernel_entries(best)
+        last_accuracy = rows and rows[-1].get("val_accuracy")
+        test_accuracy = accuracy(last, self.splits.test, self.config)
+        return {
+            "test_accuracy": test_accuracy,
+            "best_test_accuracy": accuracy(best, self.splits.test, self.config) if rows else test_accuracy,
+            "validation_accuracy": float(last_accuracy) if last_accuracy else None,
+            "best_validation_accuracy": state.best_accuracy if last_accuracy else None,
+            "epochs": state.epoch,
+            "steps": state.step,
+            "images_per_second": statistics.median(speeds) if speeds else None,
+            "sparsity": total.sparsity,
+            "num_weights": num_weights,
+            "num_kept": total.num_kept if total.num_weights else num_weights,
+            "seconds": state.seconds,
+        }
 
 
 def _summary(model, config, splits):

@@ -1,7 +1,6 @@
 """The directory of a run: its files, and the rules for starting and continuing in it."""
 
 import contextlib
-import dataclasses
 import datetime
 import json
 import pathlib
@@ -16,15 +15,22 @@ from iterand_tf.training.dataset import DatasetRecord
 from iterand_tf.training.flags_file import changed_flags, flags_text
 
 
-@dataclasses.dataclass(frozen=True)
 class ModelDir:
-    """Names of the files of a run.
+    """The files of a run.
 
     Args:
         path: the directory.
     """
 
-    path: pathlib.Path
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self.flags_file = path / "flags.txt"
+        self.dataset = path / "dataset.json"
+        self.best_model = path / "best.keras"
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.csv"
+        self.tensorboard = path / "tensorboard"
+        self.result = path / "result.json"
 
     @classmethod
     def for_run(cls, config: Config) -> Self:
@@ -67,34 +73,6 @@ class ModelDir:
         if not run.flags_file.is_file():
             raise ModelDirError(f"--model_dir={path} holds no run; give a directory that training has written.")
         return run
-
-    @property
-    def flags_file(self) -> pathlib.Path:
-        return self.path / "flags.txt"
-
-    @property
-    def dataset(self) -> pathlib.Path:
-        return self.path / "dataset.json"
-
-    @property
-    def best_model(self) -> pathlib.Path:
-        return self.path / "best.keras"
-
-    @property
-    def checkpoints(self) -> pathlib.Path:
-        return self.path / "checkpoints"
-
-    @property
-    def metrics(self) -> pathlib.Path:
-        return self.path / "metrics.csv"
-
-    @property
-    def tensorboard(self) -> pathlib.Path:
-        return self.path / "tensorboard"
-
-    @property
-    def result(self) -> pathlib.Path:
-        return self.path / "result.json"
 
     @contextlib.contextmanager
     def created(self, config: Config) -> Iterator[None]:

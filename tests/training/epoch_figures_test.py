@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from iterand_tf import Rerandomize, SubnetDense
-from iterand_tf.training.mask_changes import MaskChanges
+from iterand_tf.training.epoch_figures import EventFiles, MaskChanges
 
 STEPS_PER_EPOCH = 4
 
@@ -67,3 +67,12 @@ def test_a_network_without_subnets_writes_nothing(tmp_path):
     model.compile("sgd", "mse")
     fit(model, MaskChanges(tmp_path, STEPS_PER_EPOCH))
     assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard_has_the_figures_of_training_and_of_validation(tmp_path):
+    model = subnet()
+    data = (np.ones((4, 6)), np.ones((4, 2)))
+    history = model.fit(*data, validation_data=data, epochs=2, verbose=0, callbacks=[EventFiles(tmp_path)]).history
+    train, validation = scalars(tmp_path / "train"), scalars(tmp_path / "validation")
+    assert train == {"epoch_loss": pytest.approx(history["loss"]), "epoch_learning_rate": [5, 5]}
+    assert validation == {"epoch_loss": pytest.approx(history["val_loss"])}

@@ -15,6 +15,7 @@ from iterand_tf.layers.subnet import KERNEL_NAMES
 from iterand_tf.layers.walk import all_layers
 from iterand_tf.methods import Method, resolve
 from iterand_tf.models.factories import SampledKernel
+from iterand_tf.subclassed import SubclassedWithSubnets, units, with_subnets, without_subnets
 
 _NAMED = 4
 # What a pattern, or a function, gives a layer: a sparsity, a method, or None to leave the layer as it is.
@@ -91,20 +92,16 @@ def to_subnet(
     base = seeds.make_seed(seed)
     made: list[tuple[keras.layers.Layer, Subnet]] = []
 
-    def replacement(layer):
+    def replacement(layer, copy=None):
         if id(layer) not in plan.methods:
             return None
         seed_of_layer = seeds.fold(base, plan.paths[id(layer)])
         method_of_layer = plan.methods[id(layer)]
-        subnet = Subnet(copy_of(layer), method=method_of_layer, seed=seed_of_layer, kernel_names=kernel_names)
+        subnet = Subnet(copy or copy_of(layer), method=method_of_layer, seed=seed_of_layer, kernel_names=kernel_names)
         made.append((layer, subnet))
         return subnet
 
-    if is_graph(model):
-        converted = clone(model, replacement)
-    else:
-        inputs = _inputs(model)
-        converted = keras.Model(inputs, replacement(model)(inputs), name=model.name)
+    converted = clone(model, replacement) if is_graph(model) else with_subnets(model, replacement)
     for layer, subnet in made:
         _take_weights(subnet, layer, kernels)
     share_kept(converted)
@@ -156,9 +153,9 @@ def prune(
 
 
 def can_bake(model: keras.Model) -> bool:
-    """Whether `bake` takes the model: each layer with Subnet layers inside is a functional or Sequential model."""
+    """Whether `bake` takes the model: one of `to_subnet`, or one whose Subnet layers stand in a graph of layers."""
     if not is_graph(model):
-        return False
+        return isinstance(model, SubclassedWithSubnets)
     return all(
         can_bake(layer) if isinstance(layer, keras.Model) else isinstance(layer, Subnet)
         for layer in model.layers
@@ -172,13 +169,13 @@ def bake(model: keras.Model) -> keras.Model:
     Nested models are baked too. The copy computes the same outputs and loads where iterand_tf is not installed.
 
     Args:
-        model: a built functional or Sequential model; it is not changed.
+        model: a built functional or Sequential model, or any that `to_subnet` gave; it is not changed.
 
     Returns:
         The new model, not compiled.
 
     Raises:
-        ValueError: if the model, or a layer with Subnet layers inside, is subclassed, the model is not built, or a
+        ValueError: if the model is another subclassed model or has Subnet layers inside of one, it is not built, or a
             layer cannot be made again from its configuration.
 
     Example:
@@ -188,18 +185,15 @@ def bake(model: keras.Model) -> keras.Model:
     >>> [type(layer).__name__ for layer in iterand_tf.bake(model).layers]
     ['Dense']
     """
-    if not is_graph(model):
-        raise ValueError(
-            "bake takes a functional or Sequential model; write a subclassed one as keras.Model(inputs, outputs). "
-            f"Received: model={model.name} of class {type(model).__name__}"
-        )
     if not model.built:
         raise ValueError(f"call the model on an input, or give it a keras.Input, first. Received: model={model.name}")
     if not can_bake(model):
         raise ValueError(
-            "bake cannot replace the Subnet layers inside wrappers and subclassed layers; use Subnet layers directly. "
-            f"Received: model={model.name}"
+            "bake takes models of to_subnet, and functional and Sequential models whose Subnet layers are not inside of "
+            f"other layers. Received: model={model.name} of class {type(model).__name__}"
         )
+    if isinstance(model, SubclassedWithSubnets):
+        return without_subnets(model)
     made: list[tuple[Subnet, keras.layers.Layer]] = []
 
     def replacement(layer):
@@ -247,7 +241,7 @@ class _Plan:
 
 
 def _plan(model, choose, patterns, include, exclude, kernel_names):
-    paths = dict(_paths(model)) if is_graph(model) else {id(model): (model.name, model)}
+    paths = {id(layer): (path, layer) for path, layer in (_paths(model) if is_graph(model) else units(model))}
     shapes = {key: shape for key, (_, layer) in paths.items() if (shape := _largest_kernel(layer, kernel_names))}
     if not shapes:
         raise ValueError(f"to_subnet needs a model that has kernels. Received: model={model.name}, {kernel_names=}")
@@ -304,13 +298,13 @@ def _matches(path, patterns):
 
 
 def _paths(model, prefix=""):
-    """(id, (path, layer)) of the layers of a functional or Sequential model, those of models in it too, each once."""
+    """(path, layer) of the layers of a functional or Sequential model, those of models in it too."""
     for layer in model.layers:
         path = f"{prefix}{layer.name}"
         if is_graph(layer):
             yield from _paths(layer, f"{path}/")
         else:
-            yield id(layer), (path, layer)
+            yield path, layer
 
 
 def _largest_kernel(layer, kernel_names):
@@ -322,25 +316,6 @@ def _largest_kernel(layer, kernel_names):
         if len(variable.shape) > 1 and _matches(variable.name, names)
     ]
     return max(shapes, key=math.prod, default=None)
-
-
-def _inputs(model):
-    """Inputs like those that a subclassed model was built on."""
-
-    def inputs(shape):
-        if isinstance(shape, dict):
-            return {name: inputs(each) for name, each in shape.items()}
-        if all(size is None or isinstance(size, int) for size in shape):
-            return keras.Input(batch_shape=(None, *shape[1:]), dtype=model.input_dtype)
-        return [inputs(each) for each in shape]
-
-    config = model.get_build_config() or {}
-    if "input_shape" not in config:
-        raise ValueError(
-            "what the subclassed model takes is not known; let its call take one argument, or write it as "
-            f"keras.Model(inputs, outputs). Received: model={model.name} of class {type(model).__name__}"
-        )
-    return inputs(config["input_shape"])
 
 
 def _take_weights(subnet, layer, kernels):

@@ -42,7 +42,15 @@ def make_masked(variable: keras.Variable, is_frozen: bool) -> None:
     Args:
         variable: it stays the same object, so its layer notices nothing.
         is_frozen: whether the variable stays untrained, also when a layer or model that holds it is unfrozen.
+
+    Raises:
+        ValueError: if another Subnet masks the variable already.
     """
+    if isinstance(variable, _MaskedVariable):
+        raise ValueError(
+            "the layer shares a kernel with a layer that is in another Subnet; use one Subnet in both places, or leave "
+            f"one of the layers out. Received: variable={variable.path}"
+        )
     variable.__class__ = _masked(type(variable), is_frozen)  # type: ignore[assignment]
     # Scores are ranked in float32, so the variable itself reads as float32 under mixed precision too.
     variable._autocast = False

@@ -35,7 +35,7 @@ def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     >>> len(own_variables(model)), len(own_variables(model.layers[0]))
     (0, 2)
     """
-    of_others = {id(variable) for inner in _inside(layer) for variable in inner.variables}
+    of_others = {id(variable) for inner in inner_layers(layer) for variable in inner.variables}
     return [variable for variable in layer.variables if id(variable) not in of_others]
 
 
@@ -44,12 +44,19 @@ def _walk(layer, seen):
         return
     seen.add(id(layer))
     yield layer
-    for inner in _inside(layer):
+    for inner in inner_layers(layer):
         yield from _walk(inner, seen)
 
 
-def _inside(layer):
-    """The layers that a layer holds itself."""
+def inner_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layers that a layer holds itself, each once, those inside of them left out.
+
+    Example:
+
+    >>> wrapper = keras.layers.TimeDistributed(keras.layers.TimeDistributed(keras.layers.Dense(1, name="a")))
+    >>> [type(layer).__name__ for layer in inner_layers(wrapper)]
+    ['TimeDistributed']
+    """
     held: Any = vars(layer)
     if isinstance(layer, keras.Model):
         # Its layers in their order, and then others that it holds in attributes of its own.
@@ -57,7 +64,7 @@ def _inside(layer):
     if keras.backend.backend() == "torch":
         # PyTorch keeps layers that are attributes in a dictionary.
         held = [held, vars(layer)["_modules"]]
-    return _layers_in(held)
+    return iter({id(inner): inner for inner in _layers_in(held)}.values())
 
 
 def _layers_in(value: Any) -> Iterator[keras.layers.Layer]:

@@ -13,7 +13,7 @@ import numpy as np
 from export.draws import find_draws
 from export.fold import fold_batch_normalization
 from export.pack import PackedKernel, decode, encode, encode_drawn
-from iterand_tf.cloning import CannotCloneError
+from iterand_tf.cloning import CannotCloneError, is_graph
 from iterand_tf.conversion import bake, can_bake
 from iterand_tf.layers import SubnetKernel, built_subnet_layers
 from iterand_tf.layers.masked_variable import reading_as
@@ -90,7 +90,7 @@ class Network:
         masked = {id(kernel.variable): _float32(kernel.baked()) for kernel in chosen}
         # A baked kernel is known by its values, whatever became of its layer.
         sources = {_digest(masked[id(kernel.variable)]): kernel for kernel in chosen}
-        folded = fold_batch_normalization(baked) if baked is not None and fold else None
+        folded = fold_batch_normalization(baked) if is_graph(baked) and fold else None
         served = model if baked is None else baked if folded is None else folded.model
         kernels = []
         for variable in _kernels_of(served, masked, sources):

@@ -10,6 +10,10 @@ from iterand_tf.errors import first_line
 from iterand_tf.layers.walk import all_layers
 
 
+# What a subclass of Keras's models may do its own way, and a copy of another class would not.
+_STEPS = ("call", "train_step", "test_step", "predict_step", "compute_loss", "compile", "fit")
+
+
 class CannotCloneError(ValueError):
     """A layer cannot be made again from its configuration, so models that contain it cannot be copied."""
 
@@ -59,7 +63,22 @@ def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.
         result = keras.models.clone_model(model, clone_function=copied, recursive=True)
     for layer, copy in copies:
         assign_all(copy, layer.variables)
-    return result
+    return _of_class(result, model)
+
+
+def _of_class(copy, model):
+    """The copy as an object of the model's class, which Keras keeps where its constructor takes inputs and outputs."""
+    ours, theirs = type(copy), type(model)
+    if ours is theirs or keras.Sequential in (ours, theirs.__base__) and theirs.__init__ is keras.Sequential.__init__:
+        copy.__class__ = theirs
+        return copy
+    own = [name for name in _STEPS if getattr(theirs, name) is not getattr(ours, name)]
+    if own:
+        raise CannotCloneError(
+            f"the model {model.name} has a {own[0]} of its own, and a class whose constructor does not take the inputs "
+            f"and outputs of a copy; let it take (inputs, outputs, name). Received: model of class {theirs.__name__}"
+        )
+    return copy
 
 
 def copy_of(layer: keras.layers.Layer, **changes: Any) -> keras.layers.Layer:

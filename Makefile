@@ -61,7 +61,7 @@ build-file:
 	$(PYTHON) tests/build_file.py
 
 results: $(READY)
-	$(BIN)/python -m iterand_tf.experiments.results write
+	$(BIN)/python -m tools.results write
 
 bench: $(READY)
 	$(BIN)/python benchmarks/suite.py --json=$(BENCH_JSON) $(BENCH_FLAGS)

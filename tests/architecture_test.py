@@ -39,6 +39,7 @@ RANKS = {
     "export": 8,
     "iterand_tf.experiments": 9,
     "main": 10,
+    "tools": 11,
 }
 REACHES_INTO_KERAS = "iterand_tf.strategies.multi_worker_fit"
 FIRST_WITH_TENSORFLOW = RANKS["iterand_tf.data"]

@@ -10,7 +10,7 @@ import pathlib
 
 ROOT = pathlib.Path(__file__).parent.parent
 BUILD = ROOT / "BUILD"
-SOURCES = ("main.py", "iterand_tf/**/*.py", "export/**/*.py")
+SOURCES = ("main.py", "iterand_tf/**/*.py", "export/**/*.py", "tools/**/*.py")
 
 _HEADER = """\
 # Written by `make build-file` from the imports; tests/architecture_test.py checks that it is up to date.

@@ -8,8 +8,8 @@ import shutil
 import pytest
 from made_up_runs import made_up_run
 
-from iterand_tf.experiments import results
 from iterand_tf.experiments.records import read_flags
+from tools import results
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 ROWS = """

@@ -1,6 +1,6 @@
 """The method's theory by numbers: the re-sampling lemma, and a subnetwork built as its proof builds one.
 
-    python -m iterand_tf.experiments.theory docs
+    python -m tools.theory docs
 
 draws the two pictures of docs/theory.md and prints their numbers. Everything here is NumPy.
 """

@@ -1,7 +1,7 @@
 """docs/results.md: what finished runs reached, written from one JSON file a run.
 
-    python -m iterand_tf.experiments.results collect MODEL_DIR [MODEL_DIR ...]
-    python -m iterand_tf.experiments.results write
+    python -m tools.results collect MODEL_DIR [MODEL_DIR ...]
+    python -m tools.results write
 
 collect puts finished runs into docs/results/NAME.json; NAME is that of the row of docs/results/rows.toml that has the
 run's flags, or --name. write makes docs/results.md and its pictures from rows.toml and those files; a row without a

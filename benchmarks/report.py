@@ -16,6 +16,7 @@ import sides
 import suite
 
 from iterand_tf.experiments.plots import COLOURS, MARKERS, add_legend, new_axes, save_png
+from iterand_tf.text_table import markdown_table
 
 HEAD = """# Performance
 
@@ -25,11 +26,6 @@ in speed and are shared; ratios are what to hold on to. `make bench` measures it
 `BENCH_FLAGS="--data_dir=TFDS_ROOT --model_dirs=RUN,RUN --torch_python=PYTHON"` also what needs data, finished runs or
 torch; `make bench-quick` a part in a few minutes.
 """
-
-
-def table(header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, each)) + " |" for each in lines)
 
 
 def columns(cases, key):
@@ -70,7 +66,7 @@ def section(name, run):
             target = f"{record['target']}: {'met' if record['met'] else '**not met**'}" if "target" in record else ""
             rows.append([case["case"], ratio, sides.quartiles_text(record["quartiles"]), target])
     if rows:
-        blocks.append(table(["case", "ratio", "measured", "target"], rows))
+        blocks.append(markdown_table([["case", "ratio", "measured", "target"], *rows]))
     names = columns(cases, "seconds")
     durations = [
         [
@@ -80,14 +76,14 @@ def section(name, run):
         for case in cases
     ]
     if names:
-        blocks.append(table(["case, medians", *names], durations))
+        blocks.append(markdown_table([["case, medians", *names], *durations]))
     names = columns(cases, "values")
     if names:
         valued = [case for case in cases if case["values"]]
         figures = [
             [each["case"], *(sides.value_text(each["values"].get(name, "")) for name in names)] for each in valued
         ]
-        blocks.append(table(["case", *names], figures))
+        blocks.append(markdown_table([["case", *names], *figures]))
     return "\n\n".join(blocks)
 
 

@@ -20,6 +20,7 @@ RANKS = {
     "iterand_tf.checks": 0,
     "iterand_tf.files": 0,
     "iterand_tf.interruption": 0,
+    "iterand_tf.text_table": 0,
     "iterand_tf.version": 0,
     "iterand_tf.seeds": 1,
     "iterand_tf.masks": 1,

@@ -24,8 +24,8 @@ from iterand_tf.errors import DataError, UserError
 from iterand_tf.experiments.plots import make_plots
 from iterand_tf.experiments.records import Run, find_runs, read_flags
 from iterand_tf.experiments.summary import COLUMNS, as_markdown, make_groups, method_label
-from iterand_tf.experiments.text_table import markdown_table
 from iterand_tf.files import write_atomically
+from iterand_tf.text_table import markdown_table
 from iterand_tf.training.config import option_fields
 
 DOCS = pathlib.Path("docs")

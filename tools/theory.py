@@ -266,7 +266,7 @@ def draw_widths(generator: np.random.Generator) -> tuple[bytes, list[tuple[str, 
 
 def main() -> None:
     """Draws both pictures."""
-    from iterand_tf.experiments.text_table import markdown_table
+    from iterand_tf.text_table import markdown_table
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=pathlib.Path, help="where to write the pictures")

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from iterand_tf.experiments.records import Run
-from iterand_tf.experiments.text_table import markdown_table, text_table
 from iterand_tf.layers.subnet_options import KERNEL_METHODS
+from iterand_tf.text_table import markdown_table, text_table
 from iterand_tf.training.config import option_fields
 
 METHODS = {"dense": "dense", "edge_popup": "edge-popup", "iterand": "IteRand"}

@@ -31,9 +31,9 @@ from iterand_tf.experiments.board import (
 )
 from iterand_tf.experiments.config import SweepConfig
 from iterand_tf.experiments.points import Configure, make_space, point_flags
-from iterand_tf.experiments.text_table import text_table
 from iterand_tf.files import locked, write_atomically
 from iterand_tf.interruption import InterruptedRunError, StopRequest, deferred_signals
+from iterand_tf.text_table import text_table
 from iterand_tf.training.callbacks import read_metrics
 from iterand_tf.training.config import Config
 from iterand_tf.training.flags_file import changed_flags, flags_text

@@ -15,7 +15,7 @@ import environment
 import sides
 import suite
 
-from iterand_tf.experiments.plots import COLOURS, MARKERS, add_legend, new_axes, save_png
+from iterand_tf.experiments.figures import COLOURS, MARKERS, finished_png, new_axes
 from iterand_tf.text_table import markdown_table
 
 HEAD = """# Performance
@@ -35,7 +35,7 @@ def columns(cases, key):
 
 def draw_growth(cases, path):
     """Seconds against the number of normal scores, a line for each side of the masks."""
-    figure, (axes,) = new_axes("scores (number, normally distributed)", "time (ms)")
+    (axes,) = new_axes("scores (number, normally distributed)", "time (ms)")
     normal = {
         int(case["case"].split()[0].replace(",", "")): case
         for case in cases
@@ -46,9 +46,7 @@ def draw_growth(cases, path):
         axes.plot(list(normal), milliseconds, marker=marker, color=colour, label=side)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    figure.suptitle("One mask against sorting and selecting, medians", fontsize=10, x=0.01, ha="left")
-    add_legend(figure, [axes])
-    path.write_bytes(save_png(figure))
+    path.write_bytes(finished_png("One mask against sorting and selecting, medians", [axes]))
 
 
 def section(name, run):

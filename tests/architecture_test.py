@@ -118,18 +118,17 @@ def test_build_has_the_imports(targets):
     graphlib.TopologicalSorter({name: target.deps for name, target in targets.items()}).prepare()
 
 
-def test_what_build_lacks_is_named(targets):
-    ground, masks = targets["iterand_tf_ground"], targets["iterand_tf_masks"]
-    without = Target(ground.files - {ROOT / "iterand_tf" / "files.py"}, ground.deps)
-    assert what_to_write(targets | {"iterand_tf_ground": without}) == [
+def test_what_build_lacks_is_named():
+    files, masks = ROOT / "iterand_tf" / "files.py", frozenset(ROOT.glob("iterand_tf/masks/*.py"))
+    everything = frozenset(FILES.values())
+    assert what_to_write({"all": Target(everything, frozenset())}) == []
+    assert what_to_write({"rest": Target(everything - {files}, frozenset())}) == [
         '"iterand_tf/files.py" into the srcs of one target'
     ]
-    twice = what_to_write(targets | {"twice": masks})
-    assert '"iterand_tf/masks/top_k.py" into the srcs of one target, not of iterand_tf_masks and twice' in twice
-    wrong = Target(masks.files, frozenset(["main"]))
-    assert what_to_write(targets | {"iterand_tf_masks": wrong}) == [
-        'into the target "iterand_tf_masks":\n    deps = [":iterand_tf_ground"],'
-    ]
+    twice = {"all": Target(everything, frozenset()), "again": Target(frozenset([files]), frozenset())}
+    assert what_to_write(twice)[0] == '"iterand_tf/files.py" into the srcs of one target, not of all and again'
+    parts = {"rest": Target(everything - masks, frozenset(["masks"])), "masks": Target(masks, frozenset(["main"]))}
+    assert what_to_write(parts) == ['into the target "masks":\n    deps = [":rest"],']
 
 
 @pytest.mark.skipif(not shutil.which("bazel"), reason="bazel is not installed")

@@ -3,9 +3,9 @@
     python -m tools.results collect MODEL_DIR [MODEL_DIR ...]
     python -m tools.results write
 
-collect puts finished runs into docs/results/NAME.json; NAME is that of the row of docs/results/rows.toml that has the
-run's flags, or --name. write makes docs/results.md and its pictures from rows.toml and those files; a row without a
-file says that it was never run. Both are started in the root of the repository.
+collect puts finished runs into docs/results/NAME.json. The row of docs/results/rows.toml with the run's flags has the
+NAME, unless --name is given. write makes docs/results.md and its pictures from rows.toml and those files. A row without
+a file says that it was never run. Start both in the root of the repository.
 """
 
 import argparse
@@ -36,10 +36,10 @@ class Row:
     """One run that docs/results.md has, or should have.
 
     Args:
-        name: of its JSON file.
-        flagfile: in flags/, without the ending.
-        flags: beside the flagfile's, as on the command line.
-        seed: of the run.
+        name: the name of its JSON file.
+        flagfile: its flagfile in flags/, without the ending.
+        flags: more flags, as on the command line.
+        seed: the seed of the run.
         beside: what others reached with the same settings, and who.
     """
 
@@ -61,7 +61,7 @@ class Row:
 
 
 def read_sections(directory: pathlib.Path) -> list[dict[str, Any]]:
-    """The sections of rows.toml; their `rows` are `Row`s, one for each seed.
+    """The sections of rows.toml. Their `rows` are `Row`s, one for each seed.
 
     Raises:
         DataError: if the file is not as it should be.
@@ -76,7 +76,7 @@ def read_sections(directory: pathlib.Path) -> list[dict[str, Any]]:
                 for seed in row["seeds"]
             ]
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise DataError(f"{file} cannot be read ({error}); mend it.") from error
+        raise DataError(f"{file} cannot be read ({error}); fix it.") from error
     return sections
 
 
@@ -90,13 +90,13 @@ def collect(model_dirs: Sequence[str], name: str, export_dir: str, commit: str, 
 
     Args:
         model_dirs: directories of runs or sweeps.
-        name: of the JSON file; empty for that of the row with the run's flags.
-        export_dir: of an export of the run in several formats, to measure it under gzip; empty for none.
-        commit: that the runs were made with.
-        hardware: that they were made on.
+        name: the name of the JSON file. If it is empty, the row with the run's flags has the name.
+        export_dir: an export of the run in several formats, to measure it under gzip. Empty: there is none.
+        commit: the commit that made the runs.
+        hardware: the machine that made them.
 
     Raises:
-        UserError: if the runs that are finished belong to no row; others than these are only left out.
+        UserError: if no finished run belongs to a row. Otherwise runs without a row are left out.
     """
     directory = DOCS / "results"
     rows = [row for section in read_sections(directory) for row in section["rows"]]

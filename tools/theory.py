@@ -2,7 +2,7 @@
 
     python -m tools.theory docs
 
-draws the two pictures of docs/theory.md and prints their numbers. Everything here is NumPy.
+draws the two pictures of docs/theory.md and prints their numbers. The computations are NumPy's.
 """
 
 import argparse

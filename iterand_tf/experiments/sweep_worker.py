@@ -29,7 +29,7 @@ from iterand_tf.training.model_dir import ModelDir
 
 POLL_SECONDS = 0.2
 IDLE_SECONDS = 1.0
-# A process gives so many signs in the time after which a silent one counts as lost.
+# Signs that a process gives in the time after which a silent one counts as lost.
 SIGNS_IN_PATIENCE = 4
 
 
@@ -105,9 +105,7 @@ class Worker:
         except LostClaimError:
             print(f"{claim.point.name}: another process has taken it up", flush=True)
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+            _stop(process)
 
     def _wait(self, process: subprocess.Popen, claim: Claim) -> None:
         """Waits for the end of the point's run, and gives signs of life."""
@@ -118,9 +116,7 @@ class Worker:
                 if self.request.number is None:
                     return
             if self.request.number is not None:
-                if process.poll() is None:
-                    process.terminate()
-                    process.wait()
+                _stop(process)
                 self.points.give_back(claim)
                 self._stop_if_asked()
             if time.monotonic() >= next_sign:
@@ -144,7 +140,11 @@ class Worker:
             return True
 
     def _show(self) -> list[PointState]:
-        """Prints the table of all points where one has changed its state; in a terminal at each call, in its place."""
+        """Prints the table of all points if a state has changed. A terminal gets each table, in the place of the last.
+
+        Returns:
+            The states of all points.
+        """
         states = self.points.states()
         counts = [sum(each.state is state for each in states) for state in State]
         head = ", ".join(f"{count} {state.value}" for count, state in zip(counts, State, strict=True))
@@ -172,8 +172,14 @@ class Worker:
         return name, state.state.value, state.worker, epoch, f"{float(accuracy):.4f}" if accuracy else ""
 
 
+def _stop(process):
+    if process.poll() is None:
+        process.terminate()
+        process.wait()
+
+
 def _error(exit_code, log, begin):
-    """What a failed run has said: its exit code and its sentence, or the last line."""
+    """How a failed run ended: its exit code, and its error or the last line of its output."""
     with log.open("rb") as file:
         file.seek(begin)
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
@@ -184,10 +190,9 @@ def _error(exit_code, log, begin):
 
 
 def _dies_with_this_process() -> dict[str, Any]:
-    """Arguments of Popen: the child is out of reach of the terminal's signals, and is asked to stop if we are killed.
+    """Arguments of Popen: the terminal's signals do not reach the child, and it stops when this process is killed.
 
-    Without the latter, as on systems other than Linux, a point whose process was killed is trained to its end, and is
-    taken up then.
+    The second part is for Linux only. Elsewhere the child trains to its end, and then another process takes the point.
     """
     if not sys.platform.startswith("linux"):
         return {"start_new_session": True}

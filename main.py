@@ -238,9 +238,9 @@ def main(argv: list[str]) -> int:
         elif values.mode == "sweep":
             run_sweep(argv, values)
         elif values.mode == "report":
-            from iterand_tf.experiments.report import report
+            from iterand_tf.experiments.report_files import write_report
 
-            report(values.model_dir)
+            write_report(values.model_dir)
         else:
             refuse_sweep_flags(values)
             run(values.mode, Config.from_values(values.flag_values_dict()))

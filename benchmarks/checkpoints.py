@@ -15,12 +15,12 @@ from typing import ClassVar
 import environment  # noqa: F401
 from sides import Case, Ratio
 
-import main as command_line
+from iterand_tf import cli
 from iterand_tf.training import run as training
 from iterand_tf.training.callbacks import SaveState
 from iterand_tf.training.config import Config
 
-FLAGFILE = command_line.QUICKSTART.with_name("cifar10_conv6_sc_iterand.flags")
+FLAGFILE = pathlib.Path(__file__).parent.parent / "flags" / "cifar10_conv6_sc_iterand.flags"
 CHECKPOINT_STEPS = 100
 PAIRS = 10
 
@@ -51,7 +51,7 @@ def cases(options):
     with tempfile.TemporaryDirectory() as directory:
         flags = [f"--flagfile={FLAGFILE}", "--width_factor=0.25", f"--checkpoint_steps={CHECKPOINT_STEPS}"]
         flags += [f"--data_dir={options.data_dir}", f"--model_dir={directory}/run", f"--epochs={2 * PAIRS + 2}"]
-        config = Config.from_values(command_line.parse(["main.py", *flags]).flag_values_dict())
+        config = Config.from_values(cli.parse(["main.py", *flags]).flag_values_dict())
         training.train(config)
         with pathlib.Path(directory, "run", "metrics.csv").open() as file:
             speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]

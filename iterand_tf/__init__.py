@@ -1,5 +1,8 @@
 """Train networks by choosing random weights instead of optimizing them (IteRand, arXiv 2106.09269), and prune others."""
 
+# Before TensorFlow is imported.
+import iterand_tf.startup  # noqa: F401  # isort: skip
+
 from typing import Any
 
 from iterand_tf import masks, models

@@ -1,4 +1,4 @@
-"""Errors that main.py turns into one sentence and an exit code."""
+"""Errors that the command line turns into one sentence and an exit code."""
 
 
 class UserError(Exception):

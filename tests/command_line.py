@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 
-import main
+from iterand_tf import cli
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = ["--dataset=digits", "--model=conv2", "--width_factor=0.25", "--batch_size=64", "--epochs=2"]
@@ -44,7 +44,7 @@ def done(*arguments):
 
 def here(*arguments):
     """Runs main.py in this process, which saves the seconds that TensorFlow's import takes; returns the exit code."""
-    return main.main(["main.py", *map(str, arguments)])
+    return cli.main(["main.py", *map(str, arguments)])
 
 
 def resume(model_dir, *flags):

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-import main
+from iterand_tf import cli
 from iterand_tf.experiments.config import SweepConfig
 from iterand_tf.experiments.search_space import make_space, point_flags
 from iterand_tf.training.config import Config
@@ -21,7 +21,7 @@ def config(name):
 
 
 def values(name, *more):
-    return main.parse(["main.py", f"--flagfile={ALL_FLAGFILES[name]}", *more]).flag_values_dict()
+    return cli.parse(["main.py", f"--flagfile={ALL_FLAGFILES[name]}", *more]).flag_values_dict()
 
 
 @pytest.mark.parametrize("name", ALL_FLAGFILES)
@@ -32,6 +32,10 @@ def test_opens_with_its_command_and_what_it_reached(name):
     assert "accuracy" in lines[1] or lines[1].startswith("# Never run in full")
     assert "x86-64 cores" in "".join(line for line in lines if line.startswith("#"))
     config(name)
+
+
+def test_no_flag_at_all_means_the_quickstart():
+    assert cli.parse(["main.py"]).flag_values_dict() == values("quickstart")
 
 
 @pytest.mark.parametrize("model", ["conv6", "resnet18"])

@@ -1,4 +1,4 @@
-"""The options of a sweep; main.py defines one flag from each field."""
+"""The options of a sweep; cli.py defines one flag from each field."""
 
 import dataclasses
 from typing import Any, Self

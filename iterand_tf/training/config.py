@@ -1,6 +1,6 @@
 """The configuration of a run: frozen dataclasses, one field for each flag.
 
-A field has its default, its line of help and its range; main.py defines one flag from each. The defaults train IteRand
+A field has its default, its line of help and its range; cli.py defines one flag from each. The defaults train IteRand
 on the bundled digits.
 """
 

@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import shutil
+import sys
 
 import keras
 import numpy as np
@@ -14,6 +15,14 @@ from full_disk import files_of_at_most
 from iterand_tf.data import examples
 from iterand_tf.training import model_dir as model_dir_module
 from iterand_tf.training.callbacks import SaveState, Throughput
+
+
+def test_what_is_not_installed_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert here("--epochs=0") == 1
+    assert capsys.readouterr().err == (
+        'error: sklearn.datasets is missing; install "iterand_tf[training,experiments]".\n'
+    )
 
 
 def test_an_error_has_its_exit_code_and_no_traceback():

@@ -3,8 +3,9 @@
 import pathlib
 import sys
 
-import main
+from iterand_tf import cli
 
 if __name__ == "__main__":
-    main.__file__ = str(pathlib.Path(__file__).parent / "fake_run.py")
-    sys.exit(main.main(["main.py", "--mode=sweep", *sys.argv[1:]]))
+    fake_run = str(pathlib.Path(__file__).parent / "fake_run.py")
+    cli.command_of_a_point = lambda: [sys.executable, fake_run]
+    sys.exit(cli.main(["main.py", "--mode=sweep", *sys.argv[1:]]))

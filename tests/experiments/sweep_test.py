@@ -11,7 +11,7 @@ import time
 import pytest
 from command_line import here
 
-import main
+from iterand_tf import cli
 
 HERE = pathlib.Path(__file__).parent
 HANGS = "0.125"
@@ -19,7 +19,7 @@ HANGS = "0.125"
 
 @pytest.fixture(autouse=True)
 def _fake_runs(monkeypatch):
-    monkeypatch.setattr(main, "__file__", str(HERE / "fake_run.py"))
+    monkeypatch.setattr(cli, "command_of_a_point", lambda: [sys.executable, str(HERE / "fake_run.py")])
 
 
 def start(directory, *flags):

@@ -40,8 +40,7 @@ WITH_ARRAYS = f"""
 import pathlib, sys
 sys.path.insert(0, {str(ROOT)!r})
 import numpy as np, tensorflow
-import main
-from iterand_tf import layers
+from iterand_tf import cli, layers
 from iterand_tf.training.callbacks import SaveState
 end_epoch = SaveState.on_epoch_end
 def save_arrays_and_end_epoch(callback, epoch, logs=None):
@@ -54,7 +53,7 @@ def save_arrays_and_end_epoch(callback, epoch, logs=None):
         np.savez(directory / f"{{kind}}_{{worker}}_{{epoch + 1}}.npz", *arrays)
     end_epoch(callback, epoch, logs)
 SaveState.on_epoch_end = save_arrays_and_end_epoch
-sys.exit(main.main(sys.argv))
+sys.exit(cli.main(sys.argv))
 """
 
 

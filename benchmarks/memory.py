@@ -67,7 +67,9 @@ def main():
         return
     if side == READY:
         draw = np.random.default_rng(0)
-        keep_masks(network, lambda kernel: (draw.random(kernel.shape) < 1 - SUBNET_LAYERS.method.sparsity).astype(np.float32))
+        keep_masks(
+            network, lambda kernel: (draw.random(kernel.shape) < 1 - SUBNET_LAYERS.method.sparsity).astype(np.float32)
+        )
     images, labels = batch()
     for _ in range(STEPS):
         network.train_on_batch(images, labels)

@@ -75,9 +75,7 @@ def served(model, directory, calibration):
             model, directory / "float32", ["packed", "dense", "tflite", "onnx"], sample=calibration[:64]
         ).items()
     }
-    paths["int8"] = export_saved_model(
-        model, directory / "int8", "tflite", sample=calibration, tflite_int8=True
-    ).path
+    paths["int8"] = export_saved_model(model, directory / "int8", "tflite", sample=calibration, tflite_int8=True).path
     paths["unfolded"] = directory / "unfolded"
     write_saved_model(Network.of(model, fold=False), paths["unfolded"], Interface.of(model, head="softmax"))
     lite, int8 = paths["tflite"] / "model.tflite", paths["int8"] / "model.tflite"

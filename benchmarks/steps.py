@@ -14,8 +14,7 @@ import tensorflow as tf
 from sides import Case, Ratio, take_turns
 
 import iterand_tf
-from iterand_tf import Supermask, models
-from iterand_tf import CoupledSGD
+from iterand_tf import CoupledSGD, Supermask, models
 
 NUM_CLASSES = 10
 BATCH_SIZE = 128

@@ -1,4 +1,4 @@
-"""Train networks by choosing random weights instead of optimizing them (IteRand, arXiv 2106.09269), and prune others."""
+"""Train networks by choosing random weights instead of optimizing them (IteRand, arXiv 2106.09269); prune others."""
 
 # Before TensorFlow is imported.
 import iterand_tf.startup  # noqa: F401  # isort: skip

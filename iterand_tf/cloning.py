@@ -9,7 +9,6 @@ import keras
 from iterand_tf.errors import first_line
 from iterand_tf.layers.walk import all_layers
 
-
 # What a subclass of Keras's models may do its own way, and a copy of another class would not.
 _STEPS = ("call", "train_step", "test_step", "predict_step", "compute_loss", "compile", "fit")
 
@@ -69,7 +68,7 @@ def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.
 def _of_class(copy, model):
     """The copy as an object of the model's class, which Keras keeps where its constructor takes inputs and outputs."""
     ours, theirs = type(copy), type(model)
-    if ours is theirs or keras.Sequential in (ours, theirs.__base__) and theirs.__init__ is keras.Sequential.__init__:
+    if ours is theirs or (keras.Sequential in (ours, theirs.__base__) and theirs.__init__ is keras.Sequential.__init__):
         copy.__class__ = theirs
         return copy
     own = [name for name in _STEPS if getattr(theirs, name) is not getattr(ours, name)]

@@ -4,7 +4,6 @@ import dataclasses
 import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import keras
 
@@ -88,7 +87,8 @@ def to_subnet(
         raise ValueError(f"the model has Subnet layers already, and is not converted twice. Received: {model.name=}")
     if kernels is not None:
         checks.one_of("kernels", kernels, ("redraw", "keep"))
-    plan = _plan(model, *_chooser(sparsity, method), include, exclude, kernel_names)
+    choose, patterns = _chooser(sparsity, method)
+    plan = _plan(model, choose, patterns, include, exclude, kernel_names)
     base = seeds.make_seed(seed)
     made: list[tuple[keras.layers.Layer, Subnet]] = []
 
@@ -189,7 +189,7 @@ def bake(model: keras.Model) -> keras.Model:
         raise ValueError(f"call the model on an input, or give it a keras.Input, first. Received: model={model.name}")
     if not can_bake(model):
         raise ValueError(
-            "bake takes models of to_subnet, and functional and Sequential models whose Subnet layers are not inside of "
+            "bake takes models of to_subnet, and functional and Sequential models whose Subnet layers are not inside "
             f"other layers. Received: model={model.name} of class {type(model).__name__}"
         )
     if isinstance(model, SubclassedWithSubnets):

@@ -15,9 +15,6 @@ from iterand_tf.cloning import CannotCloneError, is_graph
 from iterand_tf.layers import Subnet, subnet_layers
 from iterand_tf.layers.walk import all_layers, inner_layers, own_variables
 
-
-# What a Subnet is made of beside the layer, by the names in its configuration.
-_OF_SUBNET = ("name", "trainable", "method", "seed", "kernel_names", "places")
 # Names that TensorFlow's own bookkeeping begins with.
 _BOOKKEEPING = ("_self_", "_obj_", "_layers", "_tracker")
 
@@ -57,8 +54,8 @@ def with_subnets(
 
     Args:
         model: a built model without Subnet layers; it is not changed.
-        replacement: gives for a unit of the model, and the built copy of it with its weights, the Subnet that adopts the
-            copy, or None.
+        replacement: gives for a unit of the model, and the built copy of it with its weights, the Subnet that adopts
+            the copy, or None.
 
     Raises:
         CannotCloneError: if the model cannot be made again from its configuration.
@@ -66,7 +63,8 @@ def with_subnets(
     copy = _made_again(model, type(model), model.get_config)
     pairs = zip(units(model), units(copy), strict=True)
     subnets = {path: replacement(theirs, ours) for (path, theirs), (_, ours) in pairs}
-    copy.__class__ = _adapted(type(copy))
+    stock: Any = type(copy)
+    copy.__class__ = _adapted(stock)
     _put(copy, {path: subnet for path, subnet in subnets.items() if subnet is not None})
     return copy
 
@@ -88,6 +86,7 @@ class SubclassedWithSubnets:
     """
 
     stock_class: type[keras.Model]
+    _subnets: dict[str, dict[str, Any]]
 
     def get_config(self):
         stock = self.stock_class
@@ -96,28 +95,35 @@ class SubclassedWithSubnets:
             "model": {
                 "module": stock.__module__,
                 "class_name": stock.__name__,
-                "config": super().get_config(),
+                "config": super().get_config(),  # type: ignore[misc]
                 "registered_name": keras.saving.get_registered_name(stock),
             },
-            "subnets": {path: {name: layer.get_config()[name] for name in _OF_SUBNET} for path, layer in subnets.items()},
+            "subnets": {path: _adopting(layer) for path, layer in subnets.items()},
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
-        model.__class__ = _adapted(type(model))
+        stock: Any = type(model)
+        model.__class__ = _adapted(stock)
         model._subnets = config["subnets"]
         return model
 
     def build_from_config(self, config):
         # The layers are built as those of the first class, and then adopted.
-        super().build_from_config(config)
+        super().build_from_config(config)  # type: ignore[misc]
         layers = dict(units(self))
         _put(self, {path: Subnet(layers[path], **each) for path, each in self._subnets.items()})
 
 
+def _adopting(subnet):
+    """What a Subnet is made of beside the layer."""
+    config = subnet.get_config()
+    return {name: config[name] for name in ("name", "trainable", "method", "seed", "kernel_names", "places")}
+
+
 @functools.cache
-def _adapted(stock: type[keras.Model]) -> Any:
+def _adapted(stock: Any) -> Any:
     """The subclass of a model's class that knows of its Subnets; files know it by a name that any process finds."""
     cls = type(stock.__name__, (SubclassedWithSubnets, stock), {"stock_class": stock})
     for each in (cls, SubclassedWithSubnets):
@@ -143,8 +149,9 @@ def _made_again(model, cls, get_config):
     except Exception as error:
         # get_config, from_config and call are the user's own, and fail in their own ways.
         raise CannotCloneError(
-            f"the model {model.name} of class {cls.__name__} cannot be made again from its configuration and the shapes "
-            f"of its inputs; give it a get_config that says all, or write it as keras.Model(inputs, outputs): {error}"
+            f"the model {model.name} of class {cls.__name__} cannot be made again from its configuration and the "
+            "shapes of its inputs; give it a get_config that says all, or write it as keras.Model(inputs, outputs): "
+            f"{error}"
         ) from error
     return copy
 

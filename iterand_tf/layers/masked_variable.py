@@ -51,7 +51,8 @@ def make_masked(variable: keras.Variable, is_frozen: bool) -> None:
             "the layer shares a kernel with a layer that is in another Subnet; use one Subnet in both places, or leave "
             f"one of the layers out. Received: variable={variable.path}"
         )
-    variable.__class__ = _masked(type(variable), is_frozen)  # type: ignore[assignment]
+    cls: Any = type(variable)
+    variable.__class__ = _masked(cls, is_frozen)
     # Scores are ranked in float32, so the variable itself reads as float32 under mixed precision too.
     variable._autocast = False
     if is_frozen:
@@ -77,23 +78,25 @@ def _masked(base: Any, is_frozen: bool) -> Any:
 
 
 class _MaskedVariable:
+    path: str
+
     @property
     def value(self):
-        given = reads_as(self)  # type: ignore[arg-type]
+        given = reads_as(self)
         return super().value if given is None else given  # type: ignore[misc]
 
     @property
     def dtype(self):
-        given = reads_as(self)  # type: ignore[arg-type]
+        given = reads_as(self)
         dtype = super().dtype if given is None else given.dtype  # type: ignore[misc]
         return keras.backend.standardize_dtype(dtype)
 
     def assign(self, value):
-        if reads_as(self) is not None:  # type: ignore[arg-type]
+        if reads_as(self) is not None:
             raise ValueError(
                 "a layer inside a Subnet assigns to its kernel while it is called, but there the kernel is computed "
                 "from the mask; put the Subnet inside, as in SpectralNormalization(Subnet(layer)). "
-                f"Received: variable={self.path}"  # type: ignore[attr-defined]
+                f"Received: variable={self.path}"
             )
         return super().assign(value)  # type: ignore[misc]
 
@@ -106,4 +109,4 @@ class _FrozenVariable(_MaskedVariable):
     @trainable.setter
     def trainable(self, value):
         # Keras sets it on all variables of a layer that is frozen or unfrozen.
-        super(_FrozenVariable, type(self)).trainable.fset(self, False)  # type: ignore[attr-defined]
+        super(_FrozenVariable, type(self)).trainable.fset(self, False)  # type: ignore[misc]

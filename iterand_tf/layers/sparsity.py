@@ -19,8 +19,8 @@ def set_sparsity(model: keras.layers.Layer, sparsity: float) -> None:
         sparsity: fraction that is removed of each kernel, or of all together where they share, in [0, 1).
 
     Raises:
-        ValueError: if the model has no Subnet layer, or the sparsity is out of its range or does not fit a mask; nothing
-            has changed then.
+        ValueError: if the model has no Subnet layer, or the sparsity is out of its range or does not fit a mask;
+            nothing has changed then.
 
     Reference:
         Blalock et al., MLSys 2020, section 2.3, for global pruning.

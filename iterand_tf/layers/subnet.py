@@ -226,7 +226,7 @@ class Subnet(keras.layers.Wrapper):
 
     def get_build_config(self) -> dict[str, Any] | None:
         if self._specs is None:
-            return self.built and {"layer": self.layer.get_build_config()} or None
+            return (self.built and {"layer": self.layer.get_build_config()}) or None
         return {"specs": keras.tree.map_structure(_to_json, self._specs)}
 
     def build_from_config(self, config: dict[str, Any]) -> None:
@@ -256,9 +256,7 @@ class Subnet(keras.layers.Wrapper):
 
             def add_weight(suffix, shape, initializer, dtype, trainable, variable=variable, number=number):
                 name = suffix if variable.name == "kernel" else f"{variable.name}_{suffix}"
-                weight = self.add_weight(
-                    shape, initializer, dtype, trainable=trainable, name=name, autocast=False
-                )
+                weight = self.add_weight(shape, initializer, dtype, trainable=trainable, name=name, autocast=False)
                 # tf.train.Checkpoint finds what is an attribute.
                 setattr(self, f"_{suffix}_{number}", weight)
                 return weight
@@ -273,9 +271,7 @@ class Subnet(keras.layers.Wrapper):
             for variable in own_variables(owner):
                 place = places.pop(id(variable), None)
                 # A variable that two layers share is looked at once.
-                if place is not None and (
-                    self._is_kernel(variable) if self._places is None else place in self._places
-                ):
+                if place is not None and (self._is_kernel(variable) if self._places is None else place in self._places):
                     yield owner, variable
 
     def _is_kernel(self, variable):

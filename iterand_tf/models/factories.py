@@ -13,6 +13,7 @@ from iterand_tf.methods import Supermask
 
 # Momentum and epsilon of the papers; Keras's defaults differ.
 _BATCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
+_SUPERMASK = Supermask()
 
 
 def head_sparsity_option() -> Any:
@@ -23,11 +24,13 @@ def head_sparsity_option() -> Any:
 class LayerFactory(Protocol):
     """Makes the layers that differ between a network of stock layers and its subnetwork form."""
 
-    def conv2d(self, filters: int, kernel_size: int, *, name: str, use_bias: bool, **kwargs: Any) -> keras.layers.Layer: ...
+    def conv2d(
+        self, filters: int, kernel_size: int, *, name: str, use_bias: bool, **kwargs: Any
+    ) -> keras.layers.Layer: ...
 
-    def dense(self, units: int, *, name: str, use_bias: bool, **kwargs: Any) -> keras.layers.Layer: ...
+    def dense(self, units: int, *, name: str, use_bias: bool) -> keras.layers.Layer: ...
 
-    def head(self, units: int, *, name: str, use_bias: bool, **kwargs: Any) -> keras.layers.Layer: ...
+    def head(self, units: int, *, name: str, use_bias: bool) -> keras.layers.Layer: ...
 
     def batch_normalization(self, name: str) -> keras.layers.Layer: ...
 
@@ -59,7 +62,7 @@ class SubnetFactory(Options):
     0.6
     """
 
-    method: Supermask = Supermask()
+    method: Supermask = _SUPERMASK
     head_sparsity: float | None = head_sparsity_option()
     seed: int = option(0, "derive every draw from this number", minimum=0)
     synchronized_batch_normalization: bool = False

@@ -11,16 +11,15 @@ import keras
 import tensorflow as tf
 
 from iterand_tf import data, models, optimization
-from iterand_tf.callbacks import Rerandomize
+from iterand_tf.callbacks import Rerandomize, SparsityScheduler
 from iterand_tf.checks import ArgumentError
 from iterand_tf.cloning import is_graph
 from iterand_tf.conversion import to_subnet
 from iterand_tf.errors import DataError, UserError, first_line
-from iterand_tf.layers.subnet_options import OPTION_NAMES
-from iterand_tf.rerandomization import Blended, RerandomizationSchedule
-from iterand_tf.sparsity_schedule import SparsitySchedule
+from iterand_tf.masks import GLOBAL
+from iterand_tf.rerandomization import Blended
 from iterand_tf.strategies import enable_distributed_fit
-from iterand_tf.training.config import Config, flag_error
+from iterand_tf.training.config import PRUNING, Config, flag_error
 from iterand_tf.training.dataset_record import DatasetRecord
 
 
@@ -67,7 +66,7 @@ def check_dataset(config: Config, record: DatasetRecord | None, split: data.Eval
 def build_model(config: Config, splits: data.Splits) -> keras.Model:
     """The run's network before training: stock layers for the method dense, else Subnet layers."""
     if config.method.initial_model:
-        return _pruned(config, splits)
+        return _pruned(config, _initial_model(config, splits))
     smallest = models.smallest_image(config.model.model)
     if min(splits.train.image_shape[:2]) < smallest:
         raise UserError(
@@ -75,7 +74,7 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
             f"images of at least {smallest} pixels; choose a network with fewer stages, or give --image_size."
         )
     try:
-        return models.build(
+        model = models.build(
             config.model.model,
             splits.train.image_shape,
             splits.train.num_classes,
@@ -85,57 +84,56 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
         )
     except ArgumentError as error:
         raise flag_error(error) from error
-    except ValueError as error:
-        # A kernel does not fit the mask.
-        raise UserError(first_line(error)) from error
+    return _pruned(config, model) if config.method.method in PRUNING else model
 
 
 def _layers(config) -> models.LayerFactory:
-    """What the network is built of."""
-    method, synchronized = config.method, config.model.synchronized_batch_normalization
+    """What the network is built of; the pruning methods begin with stock layers."""
+    method, seed, synchronized = config.method, config.training.seed, config.model.synchronized_batch_normalization
+    if method.method in PRUNING:
+        return models.StockFactory(seed=seed, synchronized_batch_normalization=synchronized)
     if method.method == "dense":
-        return models.StockFactory(method.weight_distribution, method.weight_scale, config.training.seed, synchronized)
-    options = {name: getattr(method, name) for name in OPTION_NAMES}
-    if method.method == "edge_popup":
-        # IteRand without re-draws.
-        options["method"] = "iterand"
+        distribution, scale = config.supermask.weight_distribution, config.supermask.weight_scale
+        return models.StockFactory(distribution, scale, seed, synchronized)
     return models.SubnetFactory(
-        **options,
+        config.supermask,
         head_sparsity=method.head_sparsity,
-        seed=config.training.seed,
+        seed=seed,
         synchronized_batch_normalization=synchronized,
         batch_normalization_gains=config.model.batch_normalization_gains,
     )
 
 
-def _pruned(config, splits):
-    """The network of --initial_model with its kernels under masks."""
-    method = config.method
+def _initial_model(config, splits):
+    """The network of --initial_model."""
+    path = config.method.initial_model
     try:
-        model = keras.models.load_model(method.initial_model, compile=False)
+        model = keras.models.load_model(path, compile=False)
     except Exception as error:
         # Keras reads a damaged file in many ways.
-        raise UserError(
-            f"--initial_model={method.initial_model} holds no Keras model that can be read: {first_line(error)}"
-        ) from error
+        raise UserError(f"--initial_model={path} holds no Keras model that can be read: {first_line(error)}") from error
     if not is_graph(model):
-        raise UserError(f"--initial_model={method.initial_model} must be a functional or Sequential model.")
+        raise UserError(f"--initial_model={path} must be a functional or Sequential model.")
     if getattr(model.layers[-1], "activation", None) in (keras.activations.softmax, keras.activations.sigmoid):
-        raise UserError(f"--initial_model={method.initial_model} ends in probabilities; let it end in logits.")
+        raise UserError(f"--initial_model={path} ends in probabilities; let it end in logits.")
     shapes = (model.input_shape[1:], model.output_shape[1:])
     if shapes != (splits.train.image_shape, (splits.train.num_classes,)):
         raise UserError(
-            f"--initial_model={method.initial_model} takes {shapes[0]} and gives {shapes[1]}; --dataset="
-            f"{config.data.dataset} has images of {splits.train.image_shape} and {splits.train.num_classes} classes."
+            f"--initial_model={path} takes {shapes[0]} and gives {shapes[1]}; --dataset={config.data.dataset} has "
+            f"images of {splits.train.image_shape} and {splits.train.num_classes} classes."
         )
+    return model
+
+
+def _pruned(config, model):
+    """A network of stock layers with its kernels under masks, the last one with a sparsity of its own if asked for."""
+    head_sparsity = config.method.head_sparsity
+    sparsity = None
+    if head_sparsity is not None:
+        head = [layer.name for layer in model.layers if any("kernel" in variable.name for variable in layer.variables)]
+        sparsity = {head[-1]: head_sparsity, "*": config.supermask.sparsity}
     try:
-        return to_subnet(
-            model,
-            **{name: getattr(method, name) for name in OPTION_NAMES},
-            head_sparsity=method.head_sparsity,
-            seed=config.training.seed,
-            verbose=False,
-        )
+        return to_subnet(model, sparsity, config.mask_method, seed=config.training.seed, verbose=False)
     except ValueError as error:
         raise UserError(first_line(error)) from error
 
@@ -230,7 +228,7 @@ def rerandomize_callback(config: Config, num_steps: int) -> Rerandomize | None:
     mode: Any = method.rerandomization_mode
     if mode == "blend":
         mode = Blended(method.rerandomization_blend_old, method.rerandomization_blend_new)
-    return Rerandomize(RerandomizationSchedule(method.rerandomization_period, rate, mode, last_step))
+    return Rerandomize(method.rerandomization_period, rate, mode=mode, last_step=last_step)
 
 
 def sparsity_end_step(config: Config, num_steps: int) -> int:
@@ -245,21 +243,24 @@ def sparsity_end_step(config: Config, num_steps: int) -> int:
     return method.sparsity_end_step or begin + (num_steps * 3 // 4 - begin) // frequency * frequency
 
 
-def sparsity_callback(config: Config, num_steps: int) -> SparsitySchedule | None:
-    """What raises the sparsity between training steps; None where it is constant.
+def sparsity_callback(config: Config, num_steps: int) -> SparsityScheduler | None:
+    """What raises the sparsity between training steps, or ranks kernels together; None where there is neither.
 
     Args:
         config: of the run.
         num_steps: of the whole run.
     """
-    method = config.method
-    if method.sparsity_schedule == "constant" or not num_steps:
+    method, sparsity = config.method, config.supermask.sparsity
+    if method.method == "dense" or not num_steps:
         return None
+    if method.sparsity_schedule == "constant":
+        is_global = config.supermask.mask == GLOBAL
+        return SparsityScheduler(sparsity, method.sparsity_frequency) if is_global else None
     decay = _polynomial_decay()
-    return SparsitySchedule(
+    return SparsityScheduler(
         decay(
             initial_sparsity=method.initial_sparsity,
-            final_sparsity=method.sparsity,
+            final_sparsity=sparsity,
             begin_step=method.sparsity_begin_step,
             end_step=sparsity_end_step(config, num_steps),
             frequency=method.sparsity_frequency,

@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from iterand_tf.layers.subnet import Subnet, refuse_old_config
+from iterand_tf.layers.old_files import refuse_old_config
+from iterand_tf.layers.subnet import Subnet
 from iterand_tf.layers.subnet_kernel import SubnetKernel
 from iterand_tf.methods import Method, resolve
 

@@ -10,6 +10,7 @@ import keras
 
 from iterand_tf import checks, rerandomization, seeds
 from iterand_tf.layers.masked_variable import reading_as, reads_as
+from iterand_tf.layers.old_files import refuse_old_config
 from iterand_tf.layers.subnet_kernel import SubnetKernel
 from iterand_tf.layers.walk import all_layers, own_variables
 from iterand_tf.methods import Method, resolve
@@ -279,15 +280,6 @@ class Subnet(keras.layers.Wrapper):
             return False
         # Inside a layer that is trained, what is frozen stays as it is.
         return variable.trainable or not self.layer.trainable
-
-
-def refuse_old_config(config: dict[str, Any]) -> None:
-    """Raises ValueError for the configuration of a layer that version 0.2 has saved."""
-    if "score_transform" in config:
-        raise ValueError(
-            "this file was saved by iterand_tf 0.2, which 1.0 does not read; load it with iterand_tf 0.2 and save "
-            f"export.bake(model), or train the model anew. Received: layer={config.get('name')}"
-        )
 
 
 def _specification(value):

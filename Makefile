@@ -2,7 +2,6 @@
 # make test         lint and all tests that CI needs;  make test-all  the slow ones too
 # make test-lowest  the library's tests with the lowest versions that pyproject.toml names
 # make test-jax     the library's tests on Keras's JAX backend, without TensorFlow
-# make build-file   writes BUILD from the imports
 # make results      writes docs/results.md from the runs in docs/results
 # make bench        measures what docs/performance.md says and writes it; what needs data, runs or torch wants
 #                   make bench BENCH_FLAGS="--data_dir=TFDS_ROOT --model_dirs=RUN,RUN --torch_python=PYTHON"
@@ -22,7 +21,7 @@ LIBRARY_TESTS := tests/masks tests/distributions_test.py tests/rerandomization_t
     tests/callbacks_test.py tests/conversion_test.py tests/sparsity_schedule_test.py tests/optimization_test.py tests/models_test.py \
     tests/sparsity_report_test.py tests/export
 
-.PHONY: quickstart lint test test-all test-lowest test-jax build-file results bench bench-quick bench-export performance-page
+.PHONY: quickstart lint test test-all test-lowest test-jax results bench bench-quick bench-export performance-page
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -57,11 +56,8 @@ test-jax: $(READY)
 	KERAS_BACKEND=jax XLA_FLAGS=--xla_force_host_platform_device_count=2 \
 	    $(BIN)/python -m pytest -q --noconftest tests/jax_test.py
 
-build-file:
-	$(PYTHON) tests/build_file.py
-
 results: $(READY)
-	$(BIN)/python -m iterand_tf.experiments.results write
+	$(BIN)/python -m tools.results write
 
 bench: $(READY)
 	$(BIN)/python benchmarks/suite.py --json=$(BENCH_JSON) $(BENCH_FLAGS)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from sides import Case, Ratio, in_a_process, take_turns
 from steps import batch, compiled
 
-from iterand_tf import models
+from iterand_tf import Supermask, models
 
 NO_GRAPPLER, JIT_COMPILE = "no Grappler", "jit_compile"
 # What the user's environment may say otherwise.
@@ -48,7 +48,7 @@ def main():
     name, width_factor, side = sys.argv[1:]
     if side == NO_GRAPPLER:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    network = compiled(name, float(width_factor), models.SubnetFactory(sparsity=0.5))
+    network = compiled(name, float(width_factor), models.SubnetFactory(Supermask(0.5)))
     if side == JIT_COMPILE:
         network.compile(network.optimizer, network.loss, jit_compile=True)
     images, labels = batch()

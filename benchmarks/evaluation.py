@@ -11,32 +11,31 @@ from sides import Case, Ratio, take_turns
 from steps import NETWORKS, batch, compiled
 
 from export import bake
-from iterand_tf import models, subnet_layers
+from iterand_tf import Supermask, models, subnet_layers
+from iterand_tf.layers import SubnetKernel
 
 
-class ReadyMasks:
-    """Masks by kernel, in place of those of a group of kernels that `GlobalMasks` would compute."""
+class KernelOfReadyMask(SubnetKernel):
+    """A kernel whose mask is kept, and never computed."""
 
-    def __init__(self, masks):
-        self.masks = {kernel: tf.Variable(mask) for kernel, mask in masks.items()}
-
-    def mask_of(self, kernel):
-        return tf.convert_to_tensor(self.masks[kernel])
+    @property
+    def mask(self):
+        return tf.convert_to_tensor(self.ready)
 
 
 def keep_masks(model, mask_of=lambda kernel: kernel.mask):
     """Lets a model have the masks that it has now, or others, for good."""
     kernels = [kernel for layer in subnet_layers(model) for kernel in layer.subnet_kernels]
-    ready = ReadyMasks({kernel: mask_of(kernel) for kernel in kernels})
     for kernel in kernels:
-        kernel.group = ready
+        kernel.ready = tf.Variable(mask_of(kernel))
+        kernel.__class__ = KernelOfReadyMask
 
 
 def cases(options):
     images, labels = batch()
     for name, width_factor, sparsity, _, rounds in NETWORKS[: 2 if options.quick else None]:
         networks = {
-            side: compiled(name, width_factor, models.SubnetFactory(sparsity=sparsity))
+            side: compiled(name, width_factor, models.SubnetFactory(Supermask(sparsity)))
             for side in ("subnet", "ready masks")
         }
         keep_masks(networks["ready masks"])

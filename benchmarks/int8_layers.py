@@ -17,18 +17,19 @@ import tensorflow as tf
 from serving import CALIBRATION, signature
 from sides import duration_text, quartiles, take_turns
 
-from export import bake, export_formats
-from iterand_tf import models
+from export import bake, export_saved_model
+from iterand_tf import Supermask, models
+from iterand_tf.text_table import text_table
 
 BATCH_SIZE = 64
 ENDS = (keras.layers.Conv2D, keras.layers.MaxPooling2D, keras.layers.Dense)
 
 
 def main():
-    layers = bake(models.build("conv6", (32, 32, 3), 10, models.SubnetFactory(sparsity=0.5), 0.25)).layers[1:]
+    layers = bake(models.build("conv6", (32, 32, 3), 10, models.SubnetFactory(Supermask(0.5)), 0.25)).layers[1:]
     images = np.random.default_rng(0).integers(0, 256, (CALIBRATION, 32, 32, 3)).astype(np.float32)
     before = dict.fromkeys(("TensorFlow", "LiteRT int8"), 0.0)
-    print(f"{'up to':<16}{'int8':>10}{'TensorFlow':>12}{'ratio':>8}   of the layer: int8, TensorFlow")
+    rows = [("up to", "int8", "TensorFlow", "ratio", "layer in int8", "in TensorFlow")]
     for number, layer in enumerate(layers, 1):
         if not isinstance(layer, ENDS):
             continue
@@ -40,14 +41,14 @@ def main():
         medians = {side: quartiles(values)[1] for side, values in seconds.items()}
         int8, dense = medians["LiteRT int8"], medians["TensorFlow"]
         own = [duration_text(max(0.0, medians[side] - before[side])) for side in ("LiteRT int8", "TensorFlow")]
-        times = f"{duration_text(int8):>10}{duration_text(dense):>12}{dense / int8:>8.2f}"
-        print(f"{layer.name:<16}{times}   {', '.join(own)}", flush=True)
+        rows.append((layer.name, duration_text(int8), duration_text(dense), f"{dense / int8:.2f}", *own))
         before = medians
+    print(text_table(rows))
 
 
 def sides_of(network, directory, images):
     """A call of the int8 file and one of the dense SavedModel."""
-    exported = export_formats(network, directory, ["dense", "tflite"], sample=images, tflite_int8=True)
+    exported = export_saved_model(network, directory, ["dense", "tflite"], sample=images, tflite_int8=True)
     lite, loaded = signature(exported["tflite"].path / "model.tflite"), tf.saved_model.load(exported["dense"].path)
     batch = images[:BATCH_SIZE]
     rounded, whole = batch.astype(np.uint8), tf.constant(batch)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from sides import Case, Ratio, in_a_process, take_turns
 
 import iterand_tf
-from iterand_tf import models, subnet_layers
+from iterand_tf import Supermask, models, subnet_layers
 from iterand_tf.data import load
 from iterand_tf.masks import masks_of_largest, nm_mask, num_kept, topk_mask
 
@@ -96,7 +96,7 @@ def of_networks(options):
     sparsity = 0.5
     for name in ("conv6",) if options.quick else ("conv6", "resnet18"):
         # Four channels: 2:4 masks need a multiple of four inputs.
-        model = models.build(name, (32, 32, 4), 10, models.SubnetFactory(sparsity=sparsity))
+        model = models.build(name, (32, 32, 4), 10, models.SubnetFactory(Supermask(sparsity)))
         scores = [kernel.scores for layer in subnet_layers(model) for kernel in layer.subnet_kernels]
         kept = sum(num_kept(each.shape.num_elements(), sparsity) for each in map(tf.convert_to_tensor, scores))
         turns = {

@@ -19,12 +19,12 @@ from evaluation import keep_masks
 from sides import Case, at_most
 from steps import batch, compiled
 
-from iterand_tf import models, sparsity_report, subnet_layers
+from iterand_tf import Supermask, models, sparsity_report, subnet_layers
 
 STEPS = 5
 MEGABYTE = 1 << 20
 SIDES = SUBNET, DENSE, READY, MASKS = "subnet", "dense", "ready masks", "masks alone"
-SUBNET_LAYERS = models.SubnetFactory(sparsity=0.6)
+SUBNET_LAYERS = models.SubnetFactory(Supermask(0.6))
 
 
 def cases(options):
@@ -67,7 +67,9 @@ def main():
         return
     if side == READY:
         draw = np.random.default_rng(0)
-        keep_masks(network, lambda kernel: (draw.random(kernel.shape) < 1 - SUBNET_LAYERS.sparsity).astype(np.float32))
+        keep_masks(
+            network, lambda kernel: (draw.random(kernel.shape) < 1 - SUBNET_LAYERS.method.sparsity).astype(np.float32)
+        )
     images, labels = batch()
     for _ in range(STEPS):
         network.train_on_batch(images, labels)

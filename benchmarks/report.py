@@ -15,7 +15,8 @@ import environment
 import sides
 import suite
 
-from iterand_tf.experiments.plots import COLOURS, MARKERS, add_legend, new_axes, save_png
+from iterand_tf.experiments.figures import COLOURS, MARKERS, finished_png, new_axes
+from iterand_tf.text_table import markdown_table
 
 HEAD = """# Performance
 
@@ -27,11 +28,6 @@ torch; `make bench-quick` a part in a few minutes.
 """
 
 
-def table(header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, each)) + " |" for each in lines)
-
-
 def columns(cases, key):
     """Names in the order in which cases bring them."""
     return list(dict.fromkeys(name for case in cases for name in case[key]))
@@ -39,7 +35,7 @@ def columns(cases, key):
 
 def draw_growth(cases, path):
     """Seconds against the number of normal scores, a line for each side of the masks."""
-    figure, (axes,) = new_axes("scores (number, normally distributed)", "time (ms)")
+    (axes,) = new_axes("scores (number, normally distributed)", "time (ms)")
     normal = {
         int(case["case"].split()[0].replace(",", "")): case
         for case in cases
@@ -50,9 +46,7 @@ def draw_growth(cases, path):
         axes.plot(list(normal), milliseconds, marker=marker, color=colour, label=side)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    figure.suptitle("One mask against sorting and selecting, medians", fontsize=10, x=0.01, ha="left")
-    add_legend(figure, [axes])
-    path.write_bytes(save_png(figure))
+    path.write_bytes(finished_png("One mask against sorting and selecting, medians", [axes]))
 
 
 def section(name, run):
@@ -70,7 +64,7 @@ def section(name, run):
             target = f"{record['target']}: {'met' if record['met'] else '**not met**'}" if "target" in record else ""
             rows.append([case["case"], ratio, sides.quartiles_text(record["quartiles"]), target])
     if rows:
-        blocks.append(table(["case", "ratio", "measured", "target"], rows))
+        blocks.append(markdown_table([["case", "ratio", "measured", "target"], *rows]))
     names = columns(cases, "seconds")
     durations = [
         [
@@ -80,14 +74,14 @@ def section(name, run):
         for case in cases
     ]
     if names:
-        blocks.append(table(["case, medians", *names], durations))
+        blocks.append(markdown_table([["case, medians", *names], *durations]))
     names = columns(cases, "values")
     if names:
         valued = [case for case in cases if case["values"]]
         figures = [
             [each["case"], *(sides.value_text(each["values"].get(name, "")) for name in names)] for each in valued
         ]
-        blocks.append(table(["case", *names], figures))
+        blocks.append(markdown_table([["case", *names], *figures]))
     return "\n\n".join(blocks)
 
 

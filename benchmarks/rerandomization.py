@@ -4,14 +4,14 @@ import environment  # noqa: F401
 from sides import Case, Ratio, take_turns
 from steps import batch, compiled
 
-from iterand_tf import models, subnet_layers
+from iterand_tf import Supermask, models, subnet_layers
 
 
 def cases(options):
     images, labels = batch()
     for width_factor in (0.25,) if options.quick else (0.25, 1.0):
         for distribution in ("kaiming_uniform", "signed_constant"):
-            factory = models.SubnetFactory(sparsity=0.6, weight_distribution=distribution)
+            factory = models.SubnetFactory(Supermask(0.6, weight_distribution=distribution))
             model = compiled("resnet18", width_factor, factory)
             turns = {
                 "event": lambda m=model: [layer.rerandomize(0, 0.1) for layer in subnet_layers(m)],

@@ -20,7 +20,7 @@ from export import export_saved_model
 from export.interface import Interface
 from export.network import Network
 from export.saved_model import write_saved_model
-from iterand_tf import models
+from iterand_tf import Supermask, models
 
 # Name, sparsity, distribution, type of the kernels in the file.
 NETWORKS = (
@@ -35,7 +35,7 @@ RATIOS = (Ratio("packed", "dense"), Ratio("packed", "unfolded"))
 
 def cases(options):
     for name, sparsity, distribution, kernel_dtype in NETWORKS[: 1 if options.quick else None]:
-        factory = models.SubnetFactory(sparsity=sparsity, weight_distribution=distribution)
+        factory = models.SubnetFactory(Supermask(sparsity, weight_distribution=distribution))
         model = models.build(name, (32, 32, 3), 10, factory)
         what = f"{name}, {distribution}" + (f", {kernel_dtype}" if kernel_dtype != "float32" else "")
         with tempfile.TemporaryDirectory() as directory:
@@ -44,9 +44,7 @@ def cases(options):
                 start = time.perf_counter()
                 # Dense files hold what the network computes with.
                 stored = kernel_dtype if side == "packed" else "float32"
-                results[side] = export_saved_model(
-                    model, f"{directory}/{side}", export_format=side, kernel_dtype=stored
-                )
+                results[side] = export_saved_model(model, f"{directory}/{side}", side, kernel_dtype=stored)
                 values[f"{side} export, s"] = time.perf_counter() - start
             for side, result in results.items():
                 files = [file.read_bytes() for file in result.path.rglob("*") if file.is_file()]

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 import iterand_tf
 from export import export_saved_model
-from iterand_tf import models
+from iterand_tf import Supermask, models
 
 LOADS = 3
 RATE = 0.1
@@ -30,7 +30,7 @@ RATE = 0.1
 def network(args):
     if args.model_dir:
         return keras.models.load_model(pathlib.Path(args.model_dir, "best.keras"))
-    factory = models.SubnetFactory(sparsity=args.sparsity, weight_distribution=args.weight_distribution, seed=1)
+    factory = models.SubnetFactory(Supermask(args.sparsity, weight_distribution=args.weight_distribution), seed=1)
     model = models.build(args.model, (32, 32, 3), 10, factory, args.width_factor)
     draw = np.random.default_rng(0)
     kept = (1 - args.move**2) ** 0.5

@@ -19,11 +19,11 @@ import tensorflow as tf
 from ai_edge_litert import interpreter
 from sides import Case, Ratio, take_turns
 
-from export import export_formats, export_saved_model
+from export import export_saved_model
 from export.interface import Interface
 from export.network import Network
 from export.saved_model import write_saved_model
-from iterand_tf import data, models
+from iterand_tf import Supermask, data, models
 
 BASE = "TensorFlow, unfolded"
 # Calls of each side, by batch size.
@@ -58,7 +58,7 @@ def networks(options):
             yield pathlib.Path(run).name, model, splits.test, calibration
     noise = np.random.default_rng(0).integers(0, 256, (CALIBRATION, 32, 32, 3)).astype(np.float32)
     for name, sparsity in (("conv6", 0.5), ("resnet18", 0.6))[: 1 if options.quick else None]:
-        model = models.build(name, (32, 32, 3), 10, models.SubnetFactory(sparsity=sparsity))
+        model = models.build(name, (32, 32, 3), 10, models.SubnetFactory(Supermask(sparsity)))
         yield f"{name} x1, random scores", model, None, noise
 
 
@@ -71,13 +71,11 @@ def served(model, directory, calibration):
     """Functions of images that give logits, by runtime, and the bytes of the files."""
     paths = {
         name: result.path
-        for name, result in export_formats(
+        for name, result in export_saved_model(
             model, directory / "float32", ["packed", "dense", "tflite", "onnx"], sample=calibration[:64]
         ).items()
     }
-    paths["int8"] = export_saved_model(
-        model, directory / "int8", sample=calibration, export_format="tflite", tflite_int8=True
-    ).path
+    paths["int8"] = export_saved_model(model, directory / "int8", "tflite", sample=calibration, tflite_int8=True).path
     paths["unfolded"] = directory / "unfolded"
     write_saved_model(Network.of(model, fold=False), paths["unfolded"], Interface.of(model, head="softmax"))
     lite, int8 = paths["tflite"] / "model.tflite", paths["int8"] / "model.tflite"

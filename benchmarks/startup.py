@@ -14,7 +14,7 @@ import environment
 from sides import Case, Ratio, at_most, take_turns
 
 import export
-from iterand_tf import models
+from iterand_tf import Supermask, models
 
 MOST_IMPORT_SECONDS = 0.3
 
@@ -25,7 +25,7 @@ def run(*arguments):
 
 def cases(options):
     rounds = 3 if options.quick else 9
-    network = models.build("conv2", (8, 8, 1), 10, models.SubnetFactory(sparsity=0.5))
+    network = models.build("conv2", (8, 8, 1), 10, models.SubnetFactory(Supermask(0.5)))
     with tempfile.TemporaryDirectory() as directory:
 
         def quickstart():

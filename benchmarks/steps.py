@@ -14,8 +14,7 @@ import tensorflow as tf
 from sides import Case, Ratio, take_turns
 
 import iterand_tf
-from iterand_tf import models
-from iterand_tf.optimization import CoupledSGD
+from iterand_tf import CoupledSGD, Supermask, models
 
 NUM_CLASSES = 10
 BATCH_SIZE = 128
@@ -40,7 +39,7 @@ class WrapperFactory(models.SubnetFactory):
     head = dense
 
     def _wrapped(self, layer):
-        return iterand_tf.Subnet(layer, sparsity=self.sparsity, seed=self.seed)
+        return iterand_tf.Subnet(layer, method=self.method, seed=self.seed)
 
 
 def compiled(name, width_factor, layers, size=32, precision="float32"):
@@ -78,12 +77,12 @@ def step_case(name, networks, ratio, rounds, batch_size=BATCH_SIZE, size=32):
 
 def cases(options):
     for name, width_factor, sparsity, target, rounds in NETWORKS[: 2 if options.quick else None]:
-        factories = {"subnet": models.SubnetFactory(sparsity=sparsity), "dense": models.StockFactory()}
+        factories = {"subnet": models.SubnetFactory(Supermask(sparsity)), "dense": models.StockFactory()}
         networks = {side: compiled(name, width_factor, layers) for side, layers in factories.items()}
         ratio = Ratio("subnet", "dense", at_most=target)
         yield step_case(f"{name} x{width_factor:g}", networks, ratio, rounds // 2 if options.quick else rounds)
     width = 0.25 if options.quick else 1.0
-    factories = {"wrapper": WrapperFactory(sparsity=0.5), "SubnetConv2D": models.SubnetFactory(sparsity=0.5)}
+    factories = {"wrapper": WrapperFactory(Supermask(0.5)), "SubnetConv2D": models.SubnetFactory(Supermask(0.5))}
     networks = {side: compiled("conv6", width, layers) for side, layers in factories.items()}
     ratio = Ratio("wrapper", "SubnetConv2D", at_most=1.02)
     yield step_case(f"conv6 x{width:g}, wrapper", networks, ratio, rounds=20)
@@ -98,7 +97,7 @@ def of_large_networks():
     networks = {side: with_optimizer(model, from_logits=False) for side, model in networks.items()}
     ratio = Ratio("subnet", "dense", at_most=1.05)
     yield step_case("mobilenet_v2, 32 images of 96x96", networks, ratio, 20, batch_size=32, size=96)
-    factories = {"subnet": models.SubnetFactory(sparsity=0.6), "dense": models.StockFactory()}
+    factories = {"subnet": models.SubnetFactory(Supermask(0.6)), "dense": models.StockFactory()}
     networks = {side: compiled("resnet50", 1.0, layers, size=224) for side, layers in factories.items()}
     ratio = Ratio("subnet", "dense")
     yield step_case("resnet50, 16 images of 224x224", networks, ratio, 7, batch_size=16, size=224)

@@ -20,10 +20,11 @@ def main():
     parts = train_test_split(digits.images / 16, digits.target, test_size=0.2, random_state=0, stratify=digits.target)
     train_images, test_images, train_labels, test_labels = parts
 
+    method = iterand_tf.Supermask(weight_distribution="kaiming_uniform")
     model = keras.Sequential(
         [
             keras.Input((8, 8)),
-            iterand_tf.Subnet(keras.layers.LSTM(128), sparsity=0.5, weight_distribution="kaiming_uniform", seed=0),
+            iterand_tf.Subnet(keras.layers.LSTM(128), method=method, seed=0),
             iterand_tf.SubnetDense(10, sparsity=0.5, seed=0),
         ]
     )

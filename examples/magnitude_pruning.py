@@ -41,9 +41,9 @@ def main():
     )
     print(f"trained: test accuracy {fit(network, epochs=15):.3f}")
 
-    model = iterand_tf.to_subnet(network, sparsity=0.8, method="magnitude_pruning")
+    model = iterand_tf.prune(network, 0.8)
     schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, 0.8, begin_step=0, end_step=200, frequency=10)
-    accuracy = fit(model, epochs=15, callbacks=[iterand_tf.SparsitySchedule(schedule)])
+    accuracy = fit(model, epochs=15, callbacks=[iterand_tf.SparsityScheduler(schedule)])
     print(iterand_tf.sparsity_report(model))
     print(f"pruned: test accuracy {accuracy:.3f}")
 

@@ -30,7 +30,7 @@ def main():
         if isinstance(layer, keras.layers.BatchNormalization):
             # The network's own 0.999 is for thousands of steps; here are 138.
             layer.momentum = 0.9
-    model = iterand_tf.to_subnet(network, sparsity=0.5, batch_normalization_gains=False, seed=0)
+    model = iterand_tf.to_subnet(network, sparsity=0.5, seed=0)
     epochs, batch_size = 6, 64
     steps = epochs * (len(train_images) // batch_size + 1)
     optimizer = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, steps), momentum=0.9)

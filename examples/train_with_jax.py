@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from iterand_tf import Rerandomize, models, sparsity_report
+from iterand_tf import Rerandomize, Supermask, models, sparsity_report
 from iterand_tf.optimization import CoupledSGD, learning_rate_schedule
 
 
@@ -105,9 +105,8 @@ def main():
         test = arrays["test_images"], arrays["test_labels"]
     order = np.random.default_rng(args.seed).permutation(len(train_images))
     held_out, rest = np.split(order, [len(order) // 10])
-    factory = models.SubnetFactory(
-        sparsity=args.sparsity, weight_distribution=args.weight_distribution, seed=args.seed
-    )  # fmt: skip
+    method = Supermask(args.sparsity, weight_distribution=args.weight_distribution)
+    factory = models.SubnetFactory(method, seed=args.seed)
     shape = train_images.shape[1:]
     network = models.build(args.model, shape, int(train_labels.max()) + 1, factory, args.width_factor)
     inputs = keras.Input(shape)

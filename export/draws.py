@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from export.pack import Drawn
 from iterand_tf.layers import SubnetKernel
+from iterand_tf.methods import Supermask
 
 # Normal values go through functions whose last bit may differ between processors.
 _UNIFORM = ("kaiming_uniform", "uniform")
@@ -23,14 +24,16 @@ def find_draws(values: np.ndarray, source: SubnetKernel) -> Drawn | None:
     Example:
 
     >>> from iterand_tf import SubnetDense
-    >>> layer = SubnetDense(2, seed=0, weight_distribution="uniform")
+    >>> layer = SubnetDense(2, seed=0, method=Supermask(weight_distribution="uniform"))
     >>> layer.build((None, 4))
     >>> drawn = find_draws(np.asarray(layer.subnet_kernels[0].baked()), layer.subnet_kernels[0])
     >>> len(drawn.seeds), drawn.index
     (1, array([0, 0, 0, 0]))
     """
-    distribution = source.options.weight_distribution
-    magnitude = float(np.float32(source.magnitude))
+    if not isinstance(source.method, Supermask):
+        return None
+    distribution = source.method.weight_distribution
+    magnitude = float(np.float32(source.method.magnitude(source.fan_in)))
     places = np.flatnonzero(values.view(np.uint32))
     kept = values.ravel()[places]
     if distribution == "signed_constant":

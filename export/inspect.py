@@ -13,6 +13,7 @@ import sys
 import tensorflow as tf
 
 from export.serving_extras import DIRECTORY, RECORD
+from iterand_tf.text_table import text_table
 
 
 def inspect(path: str | os.PathLike) -> str:
@@ -44,20 +45,17 @@ def inspect(path: str | os.PathLike) -> str:
         )
     contents = json.loads(record.read_text(encoding="utf-8"))
     kernels = contents["kernels"]
-    lines = [
-        f"{'kernel':<32} {'shape':<16} {'sparsity':>8} {'coding':>12} {'bits/weight':>11} {'entropy':>8} "
-        f"{'coded':>8} {'draws':>5}"
-    ]
+    rows = [("kernel", "shape", "sparsity", "coding", "bits/weight", "entropy", "coded", "draws")]
     for kernel in kernels:
         coding = kernel["coding"] if contents["format"] == "packed" else contents["format"]
-        lines.append(_row(kernel["name"], "x".join(map(str, kernel["shape"])), coding, [kernel]))
+        rows.append(_row(kernel["name"], "x".join(map(str, kernel["shape"])), coding, [kernel]))
     weights = sum(map(_size, kernels))
-    lines.append(_row("total", f"{weights:,}", "", kernels))
+    rows.append(_row("total", f"{weights:,}", "", kernels))
     directory = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     packed = sum(kernel["packed_bytes"] for kernel in kernels)
     zipped = f"dense under gzip {_gzip_size(path):,}, " if (path / "saved_model.pb").exists() else ""
-    lines.append(f"directory {directory:,} bytes; all kernels dense {4 * weights:,}, {zipped}packed {packed:,}")
-    return "\n".join(lines)
+    sizes = f"directory {directory:,} bytes; all kernels dense {4 * weights:,}, {zipped}packed {packed:,}"
+    return f"{text_table(rows)}\n{sizes}"
 
 
 def _row(name, shape, coding, kernels):
@@ -66,10 +64,8 @@ def _row(name, shape, coding, kernels):
         sum(kernel[field] for kernel in kernels)
         for field in ("num_zeros", "stored_bytes", "entropy_bits", "coded_entropy_bits")
     )
-    return (
-        f"{name:<32} {shape:<16} {zeros / size:8.4f} {coding:>12} {8 * stored / size:11.4f} {entropy / size:8.4f} "
-        f"{coded / size:8.4f} {max(kernel['draws'] for kernel in kernels):5}"
-    )
+    bits = (f"{number / size:.4f}" for number in (8 * stored, entropy, coded))
+    return name, shape, f"{zeros / size:.4f}", coding, *bits, str(max(kernel["draws"] for kernel in kernels))
 
 
 def _size(kernel):

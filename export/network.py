@@ -1,6 +1,5 @@
 """What an export writes: a model without masks, its kernels apart from its other weights."""
 
-import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -11,12 +10,13 @@ from typing import Any, Self
 import keras
 import numpy as np
 
-from export.bake import bake, can_bake
 from export.draws import find_draws
 from export.fold import fold_batch_normalization
 from export.pack import PackedKernel, decode, encode, encode_drawn
-from iterand_tf.cloning import CannotCloneError
+from iterand_tf.cloning import CannotCloneError, is_graph
+from iterand_tf.conversion import bake, can_bake
 from iterand_tf.layers import SubnetKernel, built_subnet_layers
+from iterand_tf.layers.masked_variable import reading_as
 
 # The types whose values float32 holds.
 _KERNEL_DTYPES = ("float32", "bfloat16", "float16")
@@ -90,7 +90,7 @@ class Network:
         masked = {id(kernel.variable): _float32(kernel.baked()) for kernel in chosen}
         # A baked kernel is known by its values, whatever became of its layer.
         sources = {_digest(masked[id(kernel.variable)]): kernel for kernel in chosen}
-        folded = fold_batch_normalization(baked) if baked is not None and fold else None
+        folded = fold_batch_normalization(baked) if is_graph(baked) and fold else None
         served = model if baked is None else baked if folded is None else folded.model
         kernels = []
         for variable in _kernels_of(served, masked, sources):
@@ -152,7 +152,9 @@ class Network:
             return keras.ops.zeros(variable.shape, variable.dtype)
 
         groups = (self.model.trainable_variables, self.model.non_trainable_variables)
-        with _kernels_as_given(self.model):
+        # Subnet layers that are left compute with the kernels as they are given, without masks.
+        chosen = [kernel for layer in built_subnet_layers(self.model) for kernel in layer.subnet_kernels]
+        with reading_as({id(kernel.variable): tensor(kernel.variable) for kernel in chosen}):
             outputs, _ = self.model.stateless_call(
                 *([tensor(variable) for variable in group] for group in groups),
                 inputs,
@@ -199,16 +201,3 @@ def _float32(values):
 
 def _digest(values):
     return values.shape, hashlib.sha256(values.tobytes()).digest()
-
-
-@contextlib.contextmanager
-def _kernels_as_given(model):
-    """Within, Subnet layers compute with their kernels as they are, without masks."""
-    layers = list(built_subnet_layers(model))
-    for layer in layers:
-        layer.masks_kernels = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.masks_kernels = True

@@ -132,14 +132,14 @@ def run(mode: str, config: Config) -> None:
 
 def export_run(config: Config, model_dir: ModelDir) -> dict[str, object]:
     """Writes the run's network as a SavedModel; returns what result.json records of it."""
-    from export import export_formats
+    from export import export_saved_model
     from iterand_tf.training.dataset import load_test_data
     from iterand_tf.training.trained_network import load_model
 
     options = config.export
     model = load_model(model_dir, options.export_checkpoint)
     split = load_test_data(config, model_dir.read_dataset())
-    exported = export_formats(
+    exported = export_saved_model(
         model,
         options.export_dir,
         options.export_format.split(","),
@@ -240,9 +240,9 @@ def main(argv: list[str]) -> int:
         elif values.mode == "sweep":
             run_sweep(argv, values)
         elif values.mode == "report":
-            from iterand_tf.experiments.report import report
+            from iterand_tf.experiments.report_files import write_report
 
-            report(values.model_dir)
+            write_report(values.model_dir)
         else:
             refuse_sweep_flags(values)
             run(values.mode, Config.from_values(values.flag_values_dict()))

@@ -35,7 +35,7 @@ class CoupledSGD(keras.optimizers.SGD):
     Example:
 
     >>> import keras
-    >>> from iterand_tf.optimization import CoupledSGD
+    >>> from iterand_tf import CoupledSGD
     >>> variable = keras.Variable([1.0])
     >>> CoupledSGD(learning_rate=0.5, l2=0.1).apply([keras.ops.zeros(1)], [variable])
     >>> round(float(variable[0]), 6)

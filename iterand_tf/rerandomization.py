@@ -76,7 +76,7 @@ class Blended:
         return self.old * kernel + self.new * ops.cast(fresh_kernel, kernel.dtype)
 
 
-MODES: dict[str, Replacement] = {"bernoulli": fresh, "blend": Blended(), "recycle": recycled}
+MODES: dict[str, Replacement] = {"draw": fresh, "blend": Blended(), "recycle": recycled}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ class RerandomizationSchedule:
             Or a function that gives for the step of an event, and 0 at first, the steps until the next one, at least 1.
         rate: probability r in [0, 1] that a pruned entry is re-drawn; 0 means never, which is edge-popup. Or a function
             of the step.
-        mode: what re-drawn entries become: `"bernoulli"` their new draw, as in the paper, `"blend"` a mean of old and
+        mode: what re-drawn entries become: `"draw"` their new draw, as in the paper, `"blend"` a mean of old and
             new value, see `Blended`, or `"recycle"` values of kept entries, see `recycled`. Or a function of
             (kernel, mask, fresh_kernel, seed), such as `Blended(old=0.9, new=0.1)`.
         last_step: no re-randomization happens after this step; None for no end.
@@ -101,7 +101,6 @@ class RerandomizationSchedule:
 
     Example:
 
-    >>> from iterand_tf import RerandomizationSchedule
     >>> list(RerandomizationSchedule(period=300, rate=0.1).steps_between(299, 900))
     [300, 600, 900]
     >>> schedule = RerandomizationSchedule(lambda step: 100 + step, rate=0.1, last_step=800)
@@ -111,7 +110,7 @@ class RerandomizationSchedule:
 
     period: int | Callable[[int], int]
     rate: float | Callable[[int], Any]
-    mode: str | Replacement = "bernoulli"
+    mode: str | Replacement = "draw"
     last_step: int | None = None
     _events: list[int] = dataclasses.field(default_factory=list, init=False, repr=False, compare=False)
 

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 
 from iterand_tf.layers import built_subnet_layers
+from iterand_tf.text_table import text_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +44,7 @@ class SparsityReport:
             removed = layer.num_weights - layer.num_kept
             counts = (f"{number:,}" for number in (layer.num_weights, layer.num_kept, removed))
             rows.append((layer.name, "x".join(map(str, layer.shape)), *counts, f"{layer.sparsity:.4f}"))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if column < 2 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        )
+        return text_table(rows)
 
 
 def sparsity_report(model: keras.Model) -> SparsityReport:

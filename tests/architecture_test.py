@@ -1,6 +1,7 @@
-"""The table of layers in docs/design.md: imports point down only, and BUILD is the module graph."""
+"""The table of layers in docs/design.md: imports point down only, and BUILD is the graph of packages."""
 
 import ast
+import graphlib
 import importlib.metadata
 import re
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from build_file import BUILD, ROOT, build_text, imports, module_files
+from build_graph import BUILD, FILES, ROOT, Target, imports, read_targets, what_to_write
 from lowest_versions import dependencies
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -20,28 +21,31 @@ RANKS = {
     "iterand_tf.files": 0,
     "iterand_tf.interruption": 0,
     "iterand_tf.startup": 0,
+    "iterand_tf.text_table": 0,
     "iterand_tf.version": 0,
     "iterand_tf.seeds": 1,
     "iterand_tf.masks": 1,
     "iterand_tf.distributions": 1,
     "iterand_tf.rerandomization": 1,
-    "iterand_tf.layers": 2,
-    "iterand_tf.callbacks": 3,
-    "iterand_tf.cloning": 3,
-    "iterand_tf.models": 3,
-    "iterand_tf.optimization": 3,
-    "iterand_tf.sparsity_report": 3,
-    "iterand_tf.conversion": 4,
-    "iterand_tf.sparsity_schedule": 4,
-    "iterand_tf": 5,
-    "iterand_tf.data": 6,
-    "iterand_tf.strategies": 7,
-    "iterand_tf.training": 8,
-    "export": 8,
-    "iterand_tf.experiments": 9,
-    "iterand_tf.cli": 10,
-    "iterand_tf.__main__": 11,
-    "main": 11,
+    "iterand_tf.methods": 2,
+    "iterand_tf.layers": 3,
+    "iterand_tf.callbacks": 4,
+    "iterand_tf.cloning": 4,
+    "iterand_tf.models": 4,
+    "iterand_tf.optimization": 4,
+    "iterand_tf.sparsity_report": 4,
+    "iterand_tf.subclassed": 5,
+    "iterand_tf.conversion": 6,
+    "iterand_tf.data": 7,
+    "iterand_tf.strategies": 8,
+    "iterand_tf.training": 9,
+    "export": 9,
+    "iterand_tf": 10,
+    "iterand_tf.experiments": 11,
+    "iterand_tf.cli": 12,
+    "iterand_tf.__main__": 13,
+    "main": 13,
+    "tools": 14,
 }
 REACHES_INTO_KERAS = "iterand_tf.strategies.multi_worker_fit"
 FIRST_WITH_TENSORFLOW = RANKS["iterand_tf.data"]
@@ -57,9 +61,6 @@ ABSENT_FROM_THE_LIBRARY = (
 )
 
 
-FILES = module_files()
-
-
 def group(name):
     """The entry of RANKS that a module belongs to: its own, or that of its package below the top."""
     while name not in RANKS:
@@ -70,14 +71,14 @@ def group(name):
 @pytest.mark.parametrize("name", FILES)
 def test_imports_point_down(name):
     ours = group(name)
-    for imported in imports(FILES[name], FILES) & FILES.keys():
+    for imported in imports(FILES[name]) & FILES.keys():
         theirs = group(imported)
         assert ours == theirs or RANKS[theirs] < RANKS[ours], f"{name} imports {imported}"
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_private_modules_and_no_tensorflow_in_the_keras_part(name):
-    for imported in imports(FILES[name], FILES):
+    for imported in imports(FILES[name]):
         private = imported.startswith(("tensorflow.python", "keras.src"))
         assert not private or name == REACHES_INTO_KERAS, f"{name} imports {imported}"
         # masks.selection alone may wrap its selection in tf.function.
@@ -108,15 +109,37 @@ def test_the_design_has_the_same_table():
     assert stated == {(name.removeprefix("iterand_tf."), rank) for name, rank in RANKS.items()}
 
 
-def test_build_is_up_to_date():
-    assert BUILD.read_text() == build_text(), "run make build-file"
+@pytest.fixture(scope="module")
+def targets():
+    """The targets of BUILD by name."""
+    return read_targets(BUILD.read_text())
+
+
+def test_build_has_the_imports(targets):
+    to_write = what_to_write(targets)
+    assert not to_write, "write into BUILD: " + "\n".join(to_write)
+    # An error names the targets of a cycle.
+    graphlib.TopologicalSorter({name: target.deps for name, target in targets.items()}).prepare()
+
+
+def test_what_build_lacks_is_named():
+    files, masks = ROOT / "iterand_tf" / "files.py", frozenset(ROOT.glob("iterand_tf/masks/*.py"))
+    everything = frozenset(FILES.values())
+    assert what_to_write({"all": Target(everything, frozenset())}) == []
+    assert what_to_write({"rest": Target(everything - {files}, frozenset())}) == [
+        '"iterand_tf/files.py" into the srcs of one target'
+    ]
+    twice = {"all": Target(everything, frozenset()), "again": Target(frozenset([files]), frozenset())}
+    assert what_to_write(twice)[0] == '"iterand_tf/files.py" into the srcs of one target, not of all and again'
+    parts = {"rest": Target(everything - masks, frozenset(["masks"])), "masks": Target(masks, frozenset(["main"]))}
+    assert what_to_write(parts) == ['into the target "masks":\n    deps = [":rest"],']
 
 
 @pytest.mark.skipif(not shutil.which("bazel"), reason="bazel is not installed")
-def test_bazel_resolves_the_graph(tmp_path):
+def test_bazel_resolves_the_graph(tmp_path, targets):
     for file in ("BUILD", "WORKSPACE"):
         shutil.copy(ROOT / file, tmp_path)
-    for source in [*FILES.values(), *ROOT.glob("*/py.typed")]:
+    for source in [*FILES.values(), *ROOT.glob("*/py.typed"), *ROOT.glob("flags/*.flags"), *ROOT.glob("tests/**/*.py")]:
         target = tmp_path / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
@@ -125,7 +148,7 @@ def test_bazel_resolves_the_graph(tmp_path):
         [*bazel, "query", "deps(//:main)"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert {f"//:{name}" for name in FILES if "." not in name} <= set(result.stdout.split())
+    assert {f"//:{name}" for name in targets.keys() - {"tests", "tools"}} <= set(result.stdout.split())
 
 
 def test_the_version_is_that_of_the_changelog():

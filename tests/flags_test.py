@@ -7,7 +7,7 @@ import pytest
 
 from iterand_tf import cli
 from iterand_tf.experiments.config import SweepConfig
-from iterand_tf.experiments.points import make_space, point_flags
+from iterand_tf.experiments.search_space import make_space, point_flags
 from iterand_tf.training.config import Config
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import random
 
-from iterand_tf.experiments.records import Run, read_flags
+from iterand_tf.experiments.finished_runs import Run, read_flags
 
 METHODS = {
     "dense": ["--method=dense", "--weight_distribution=kaiming_uniform", "--learning_rate=0.01"],
@@ -38,7 +38,7 @@ def made_up_run(method: str, width_factor: float, seed: int, epochs: int = 20, f
     }
     names = [f"stage{stage}_conv{conv}" for stage in (1, 2, 3) for conv in (1, 2)] + ["dense1", "dense2", "head"]
     layers = [{"name": name, "num_weights": 1000, "num_kept": 500} for name in names] if method != "dense" else []
-    return Run(f"{method}_{width_factor}_{seed}", read_flags("\n".join(text)), result, rows, layers)
+    return Run(read_flags("\n".join(text)), result, rows, layers)
 
 
 def figure2() -> list[Run]:

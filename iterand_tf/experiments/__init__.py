@@ -1,1 +1,1 @@
-"""Many runs: sweeps over flags, reports on runs, and the numbers behind the method's theory."""
+"""Many runs: sweeps over flags, and reports on runs."""

@@ -14,7 +14,7 @@ class SweepConfig(Options):
     """Which points --mode=sweep runs, and how its processes share them."""
 
     grid: tuple[str, ...] = option(
-        (), "in a sweep, run each of FLAG=V1,V2,...; given several times: each combination of the values"
+        (), "in a sweep, run each of FLAG=V1,V2,...; given several times: run each combination of the values"
     )
     search: tuple[str, ...] = option(
         (),
@@ -25,13 +25,15 @@ class SweepConfig(Options):
         "tpe", "choose the values of --search from those tried before (tpe), or at random", choices=SAMPLERS
     )
     sweep_max_points: int = option(
-        0, "run so many points, all processes together: the first ones of a grid; 0: all of a grid", minimum=0
+        0,
+        "run at most this number of points, over all processes; 0: all points of a grid",
+        minimum=0,
     )
     sweep_storage: str = option(
         "", "share the state of the sweep at this Optuna storage URL; empty: in a journal file in --model_dir"
     )
     sweep_patience: float = option(
-        60.0, "take up the point of another process that has given no sign for so many seconds", above=0
+        60.0, "take the point of another process when it has given no sign for this number of seconds", above=0
     )
     sweep_dry_run: bool = option(False, "list the points of the sweep, run none and write nothing")
 

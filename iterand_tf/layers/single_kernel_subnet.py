@@ -1,21 +1,17 @@
 """The part that SubnetDense and SubnetConv2D share: Subnets of one kernel with the signature of their stock layer."""
 
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import keras
 
+from iterand_tf.layers.old_files import refuse_old_config
 from iterand_tf.layers.subnet import Subnet
 from iterand_tf.layers.subnet_kernel import SubnetKernel
+from iterand_tf.methods import Method, resolve
 
-# Arguments of stock layers that concern training or quantizing the kernel.
-_KERNEL_TRAINING = (
-    "kernel_initializer",
-    "kernel_regularizer",
-    "kernel_constraint",
-    "lora_rank",
-    "lora_alpha",
-    "quantization_config",
-)
+# Arguments of stock layers that concern training the kernel, and those that concern another kernel than the float one.
+_KERNEL_TRAINING = ("kernel_initializer", "kernel_regularizer", "kernel_constraint")
+_OTHER_KERNELS = ("lora_rank", "lora_alpha", "quantization_config")
 
 
 class SingleKernelSubnet(Subnet):
@@ -24,42 +20,36 @@ class SingleKernelSubnet(Subnet):
     Args:
         stock: the stock layer.
         layer: what computes, where that is not the stock layer alone.
-        **kwargs: the other arguments of `Subnet`.
-
-    Attributes:
-        stock_class: the class of the stock layer.
-        kernel: the frozen variable.
-        scores: the trained float32 variable of the kernel's shape.
-        bias: the trained variable, or None.
+        given: the names of the stock layer's arguments that were passed by name.
+        sparsity: as in `Subnet`.
+        method: as in `Subnet`.
+        seed: as in `Subnet`.
+        **kwargs: `name`, `dtype` and `trainable`.
     """
 
-    stock_class: ClassVar[type[keras.layers.Layer]]
-
-    def __init__(self, stock: keras.layers.Layer, layer: keras.layers.Layer | None = None, **kwargs: Any):
-        super().__init__(layer or stock, **kwargs)
-        self._stock_config = stock.get_config()
-
-    @classmethod
-    def from_stock(cls, layer: keras.layers.Layer, **arguments: Any) -> Self:
-        """A Subnet layer with the configuration of a stock layer, name included.
-
-        The kernel is drawn anew, since the method needs one from its own distribution: values are not copied, and
-        arguments about training the kernel, such as `kernel_regularizer`, are dropped.
-
-        Args:
-            layer: an instance of `stock_class`.
-            **arguments: arguments of this class; they win over those of `layer`.
-
-        Raises:
-            TypeError: if `layer` is of another class.
-        """
-        if not isinstance(layer, cls.stock_class):
-            raise TypeError(f"{cls.__name__}.from_stock takes a {cls.stock_class.__name__}. Received: {layer=}")
-        return cls(**_without_kernel_training(layer.get_config()) | arguments)
+    def __init__(
+        self,
+        stock: keras.layers.Layer,
+        layer: keras.layers.Layer,
+        given: dict[str, Any],
+        sparsity: float | None,
+        method: str | Method,
+        seed: int | None,
+        **kwargs: Any,
+    ):
+        method = resolve(method, sparsity)
+        refused = _OTHER_KERNELS if method.trains_kernel else (*_KERNEL_TRAINING, *_OTHER_KERNELS)
+        for name in refused:
+            if given.get(name) is not None:
+                raise ValueError(
+                    f"{name} does not go with {type(method).__name__}; leave it out. Received: {name}={given[name]!r}"
+                )
+        super().__init__(layer, method=method, seed=seed, **kwargs)
+        self._stock_config = {name: value for name, value in stock.get_config().items() if name not in refused}
 
     @property
     def kernel(self) -> keras.Variable:
-        """The frozen kernel."""
+        """The variable of all entries, kept and pruned."""
         return self._kernel.variable
 
     @property
@@ -93,7 +83,7 @@ class SingleKernelSubnet(Subnet):
         return self._kernel.mask
 
     def effective_kernel(self) -> Any:
-        """The kernel with pruned entries at zero, in the kernel's dtype; differentiable in the scores."""
+        """The kernel with pruned entries at zero, in the kernel's dtype; differentiable in what is trained of it."""
         return self._kernel.effective()
 
     def __dir__(self) -> list[str]:
@@ -102,11 +92,11 @@ class SingleKernelSubnet(Subnet):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        del config["layer"], config["kernel_names"]
-        return _without_kernel_training(self._stock_config) | config
+        return self._stock_config | {name: config[name] for name in ("name", "trainable", "dtype", "method", "seed")}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "SingleKernelSubnet":
+        refuse_old_config(config)
         return cls(**config)
 
     @property
@@ -114,7 +104,3 @@ class SingleKernelSubnet(Subnet):
         if not self.subnet_kernels:
             raise AttributeError(f"the layer {self.name} has no kernel before it is built")
         return self.subnet_kernels[0]
-
-
-def _without_kernel_training(config):
-    return {name: value for name, value in config.items() if name not in _KERNEL_TRAINING}

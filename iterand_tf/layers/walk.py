@@ -26,17 +26,45 @@ def all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     return _walk(layer, set())
 
 
+def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The variables of a layer but for those of the layers inside it, in its order.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> len(own_variables(model)), len(own_variables(model.layers[0]))
+    (0, 2)
+    """
+    of_others = {id(variable) for inner in inner_layers(layer) for variable in inner.variables}
+    return [variable for variable in layer.variables if id(variable) not in of_others]
+
+
 def _walk(layer, seen):
     if id(layer) in seen:
         return
     seen.add(id(layer))
     yield layer
+    for inner in inner_layers(layer):
+        yield from _walk(inner, seen)
+
+
+def inner_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layers that a layer holds itself, each once, those inside of them left out.
+
+    Example:
+
+    >>> wrapper = keras.layers.TimeDistributed(keras.layers.TimeDistributed(keras.layers.Dense(1, name="a")))
+    >>> [type(layer).__name__ for layer in inner_layers(wrapper)]
+    ['TimeDistributed']
+    """
     held: Any = vars(layer)
     if isinstance(layer, keras.Model):
         # Its layers in their order, and then others that it holds in attributes of its own.
         held = [layer.layers, {name: value for name, value in held.items() if not name.startswith("_")}]
-    for inner in _layers_in(held):
-        yield from _walk(inner, seen)
+    if keras.backend.backend() == "torch":
+        # PyTorch keeps layers that are attributes in a dictionary.
+        held = [held, vars(layer)["_modules"]]
+    return iter({id(inner): inner for inner in _layers_in(held)}.values())
 
 
 def _layers_in(value: Any) -> Iterator[keras.layers.Layer]:

@@ -7,22 +7,30 @@ import keras
 
 from iterand_tf import checks, distributions, seeds
 from iterand_tf.checks import Options, option
-from iterand_tf.layers import GlobalMasks, SubnetConv2D, SubnetDense
-from iterand_tf.layers.subnet_options import KERNEL_METHODS, OPTION_NAMES, SubnetOptions, head_sparsity_option
-from iterand_tf.masks import GLOBAL, PER_KERNEL
+from iterand_tf.layers import SubnetConv2D, SubnetDense, share_kept
+from iterand_tf.masks import GLOBAL
+from iterand_tf.methods import Supermask
 
 # Momentum and epsilon of the papers; Keras's defaults differ.
 _BATCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-5}
+_SUPERMASK = Supermask()
+
+
+def head_sparsity_option() -> Any:
+    """The option of a network, rather than of a layer, that its classifier has a sparsity of its own."""
+    return option(None, "remove this fraction of the classifier's kernel instead of --sparsity", minimum=0, below=1)
 
 
 class LayerFactory(Protocol):
     """Makes the layers that differ between a network of stock layers and its subnetwork form."""
 
-    def conv2d(self, filters: int, kernel_size: int, *, name: str, **kwargs: Any) -> keras.layers.Layer: ...
+    def conv2d(
+        self, filters: int, kernel_size: int, *, name: str, use_bias: bool, **kwargs: Any
+    ) -> keras.layers.Layer: ...
 
-    def dense(self, units: int, *, name: str, **kwargs: Any) -> keras.layers.Layer: ...
+    def dense(self, units: int, *, name: str, use_bias: bool) -> keras.layers.Layer: ...
 
-    def head(self, units: int, *, name: str, **kwargs: Any) -> keras.layers.Layer: ...
+    def head(self, units: int, *, name: str, use_bias: bool) -> keras.layers.Layer: ...
 
     def batch_normalization(self, name: str) -> keras.layers.Layer: ...
 
@@ -30,40 +38,31 @@ class LayerFactory(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class SubnetFactory(SubnetOptions):
-    """Makes Subnet layers.
+class SubnetFactory(Options):
+    """Makes Subnet layers that choose from frozen random kernels.
 
-    With the method iterand they have no biases, and BatchNormalization neither scale nor center, so that only scores
-    are trained. The pruning methods train kernels, and so biases, scales and centers too.
+    They have no biases, and BatchNormalization neither scale nor center, so that only scores are trained. To prune one
+    of the networks, build it of stock layers and pass it to `prune`.
 
     Args:
-        sparsity: fraction removed from each layer, in [0, 1).
-        method: as in `Subnet`.
-        mask: as in `Subnet`, or `"global"`: one threshold for the scores of all kernels.
-        min_per_channel: as in `Subnet`.
-        binarize: as in `Subnet`.
-        score_transform: as in `Subnet`.
-        weight_distribution: as in `Subnet`.
-        weight_scale: as in `Subnet`.
-        score_distribution: as in `Subnet`.
-        score_scale: as in `Subnet`.
-        head_sparsity: fraction removed from the classifier, or None for `sparsity`.
+        method: the method of all layers.
+        head_sparsity: fraction removed from the classifier, or None for that of the method.
         seed: each layer's draws are a function of it and the layer's name.
         synchronized_batch_normalization: whether BatchNormalization takes its statistics over all replicas of a
             distribution strategy.
-        batch_normalization_gains: whether BatchNormalization has trained scales and centers with the method iterand
-            too.
+        batch_normalization_gains: whether BatchNormalization has trained scales and centers all the same.
 
     Raises:
-        ValueError: if an argument is out of its range, or the classifier has a sparsity of its own under one threshold
-            for all.
+        ValueError: if an argument is out of its range, the method trains kernels, or the classifier has a sparsity of
+            its own where kernels are ranked together.
 
     Example:
 
-    >>> SubnetFactory(sparsity=0.6).dense(10, name="hidden").sparsity
+    >>> SubnetFactory(Supermask(0.6)).dense(10, name="hidden", use_bias=True).sparsity
     0.6
     """
 
+    method: Supermask = _SUPERMASK
     head_sparsity: float | None = head_sparsity_option()
     seed: int = option(0, "derive every draw from this number", minimum=0)
     synchronized_batch_normalization: bool = False
@@ -71,21 +70,22 @@ class SubnetFactory(SubnetOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.mask == GLOBAL and self.head_sparsity is not None:
+        if not isinstance(self.method, Supermask):
+            raise checks.ArgumentError("method", "a Supermask; to prune, pass a network of stock layers", self.method)
+        if self.method.mask == GLOBAL and self.head_sparsity is not None:
             raise checks.ArgumentError("head_sparsity", f"left out with mask={GLOBAL}", self.head_sparsity)
 
-    def conv2d(self, filters, kernel_size, *, name, **kwargs):
-        return SubnetConv2D(filters, kernel_size, name=name, **self._arguments(kwargs))
+    def conv2d(self, filters, kernel_size, *, name, use_bias, **kwargs):
+        return SubnetConv2D(filters, kernel_size, name=name, method=self.method, seed=self.seed, **kwargs)
 
-    def dense(self, units, *, name, **kwargs):
-        return SubnetDense(units, name=name, **self._arguments(kwargs))
+    def dense(self, units, *, name, use_bias, sparsity=None):
+        return SubnetDense(units, name=name, sparsity=sparsity, method=self.method, seed=self.seed)
 
-    def head(self, units, *, name, **kwargs):
-        sparsity = self.sparsity if self.head_sparsity is None else self.head_sparsity
-        return SubnetDense(units, name=name, **self._arguments(kwargs) | {"sparsity": sparsity})
+    def head(self, units, *, name, use_bias):
+        return self.dense(units, name=name, use_bias=use_bias, sparsity=self.head_sparsity)
 
     def batch_normalization(self, name):
-        gains = self.batch_normalization_gains or self._trains_kernels
+        gains = self.batch_normalization_gains
         return keras.layers.BatchNormalization(
             **_BATCH_NORMALIZATION,
             center=gains,
@@ -95,19 +95,9 @@ class SubnetFactory(SubnetOptions):
         )
 
     def network(self, inputs, outputs, name):
-        if self.mask == GLOBAL:
-            return GlobalMasks(inputs, outputs, name=name)
-        return keras.Model(inputs, outputs, name=name)
-
-    @property
-    def _trains_kernels(self):
-        return self.method in KERNEL_METHODS
-
-    def _arguments(self, stock):
-        """Arguments of a layer: those of the stock layer, but for its bias where only scores are trained, and ours."""
-        stock = {key: value for key, value in stock.items() if key != "use_bias" or self._trains_kernels}
-        ours = {name: getattr(self, name) for name in (*OPTION_NAMES, "seed")}
-        return stock | ours | ({"mask": PER_KERNEL} if self.mask == GLOBAL else {})
+        model = keras.Model(inputs, outputs, name=name)
+        share_kept(model)
+        return model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +116,7 @@ class StockFactory(Options):
 
     Example:
 
-    >>> StockFactory().dense(10, name="head").units
+    >>> StockFactory().dense(10, name="head", use_bias=True).units
     10
     """
 
@@ -137,15 +127,17 @@ class StockFactory(Options):
     seed: int = option(0, "derive every draw from this number", minimum=0)
     synchronized_batch_normalization: bool = False
 
-    def conv2d(self, filters, kernel_size, *, name, **kwargs):
+    def conv2d(self, filters, kernel_size, *, name, use_bias, **kwargs):
         initializer = self._initializer(name)
-        return keras.layers.Conv2D(filters, kernel_size, kernel_initializer=initializer, name=name, **kwargs)
+        return keras.layers.Conv2D(
+            filters, kernel_size, use_bias=use_bias, kernel_initializer=initializer, name=name, **kwargs
+        )
 
-    def dense(self, units, *, name, **kwargs):
-        return keras.layers.Dense(units, kernel_initializer=self._initializer(name), name=name, **kwargs)
+    def dense(self, units, *, name, use_bias):
+        return keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=self._initializer(name), name=name)
 
-    def head(self, units, *, name, **kwargs):
-        return self.dense(units, name=name, **kwargs)
+    def head(self, units, *, name, use_bias):
+        return self.dense(units, name=name, use_bias=use_bias)
 
     def batch_normalization(self, name):
         return keras.layers.BatchNormalization(

@@ -11,13 +11,16 @@ from iterand_tf import models, optimization
 from iterand_tf.checks import ArgumentError, Options, option
 from iterand_tf.data import AUGMENTATIONS, KERAS_CV_POLICIES
 from iterand_tf.errors import UserError
-from iterand_tf.layers.subnet_options import KERNEL_METHODS, SubnetOptions, head_sparsity_option
-from iterand_tf.layers.subnet_options import METHODS as SUBNET_METHODS
-from iterand_tf.masks import parse_nm
+from iterand_tf.masks import GLOBAL, parse_nm
+from iterand_tf.methods import MagnitudePruning, Method, RandomPruning, Supermask
+from iterand_tf.models.factories import head_sparsity_option
 from iterand_tf.rerandomization import MODES, Blended
 from iterand_tf.training.free_options import ExportConfig, RunConfig, free_option
 
-METHODS = ("dense", "edge_popup", *SUBNET_METHODS)
+# The methods that train kernels under masks.
+PRUNING: dict[str, type[Method]] = {"magnitude_pruning": MagnitudePruning, "random_pruning": RandomPruning}
+METHODS = ("dense", "edge_popup", "iterand", *PRUNING)
+_SUPERMASK = Supermask()
 SPARSITY_SCHEDULES = ("constant", "polynomial")
 RERANDOMIZATION_SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -73,7 +76,7 @@ class ModelConfig(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class MethodConfig(SubnetOptions):
+class MethodConfig(Options):
     """How its weights come about."""
 
     method: str = option(
@@ -101,7 +104,11 @@ class MethodConfig(SubnetOptions):
     sparsity_end_step: int = option(
         0, "reach --sparsity after so many steps, with polynomial; 0: after three quarters of the run", minimum=0
     )
-    sparsity_frequency: int = option(100, "prune after every so many steps, with polynomial", minimum=1)
+    sparsity_frequency: int = option(
+        100,
+        "prune after every so many steps, with polynomial; rank kernels together as often, with --mask=global",
+        minimum=1,
+    )
     rerandomization_period: int = option(
         300, "re-draw pruned entries after every so many steps (K_per in the paper); 0: never", minimum=0
     )
@@ -115,8 +122,8 @@ class MethodConfig(SubnetOptions):
     )
     rerandomization_last_step: int = option(0, "re-draw nothing after this step; 0: until the end", minimum=0)
     rerandomization_mode: str = option(
-        "bernoulli",
-        "re-draw entries to new values (bernoulli), to a mean of old and new value (blend), or to values of kept "
+        "draw",
+        "re-draw entries to new values (draw), to a mean of old and new value (blend), or to values of kept "
         "entries (recycle)",
         choices=tuple(MODES),
     )
@@ -129,17 +136,12 @@ class MethodConfig(SubnetOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.initial_model and self.method not in KERNEL_METHODS:
-            raise UserError(f"--initial_model goes with {' and '.join(KERNEL_METHODS)}, not with {self.method}.")
+        if self.initial_model and self.method not in PRUNING:
+            raise UserError(f"--initial_model goes with {' and '.join(PRUNING)}, not with {self.method}.")
         if self.sparsity_schedule == "constant":
             return
-        if self.initial_sparsity > self.sparsity:
-            raise UserError(
-                f"--initial_sparsity={self.initial_sparsity} must be at most --sparsity={self.sparsity}: a schedule "
-                "never lowers the sparsity."
-            )
-        if parse_nm(self.mask) or self.method == "dense":
-            raise UserError("--sparsity_schedule=polynomial goes with neither N:M masks nor --method=dense.")
+        if self.method == "dense":
+            raise UserError("--sparsity_schedule=polynomial does not go with --method=dense.")
         if self.head_sparsity is not None:
             raise UserError(
                 "--sparsity_schedule=polynomial sets one sparsity for all layers; leave --head_sparsity out."
@@ -201,18 +203,20 @@ class Config:
 
     Example:
 
-    >>> Config().method.sparsity
+    >>> Config().supermask.sparsity
     0.5
     """
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     method: MethodConfig = MethodConfig()
+    supermask: Supermask = _SUPERMASK
     training: TrainingConfig = TrainingConfig()
     run: RunConfig = RunConfig()
     export: ExportConfig = ExportConfig()
 
     def __post_init__(self):
+        self._check_masks()
         if self.training.deterministic and self.data.augmentation in KERAS_CV_POLICIES:
             raise UserError(
                 f"--augmentation={self.data.augmentation} draws from keras_cv's own generators, which --deterministic "
@@ -226,6 +230,34 @@ class Config:
                 raise UserError(
                     f"--export_format={name} has no bfloat16; train with --precision=float32, or export another format."
                 )
+
+    @property
+    def mask_method(self) -> Method | None:
+        """The method object of the run's layers; None for the method dense."""
+        if self.method.method == "dense":
+            return None
+        if self.method.method not in PRUNING:
+            return self.supermask
+        options = self.supermask
+        return PRUNING[self.method.method](options.sparsity, options.mask, options.min_per_channel)
+
+    def _check_masks(self):
+        method, masks = self.method, self.supermask
+        if method.method in PRUNING:
+            for name in ("binarize", "score_transform", "score_distribution", "weight_distribution"):
+                if getattr(masks, name) != getattr(Supermask, name):
+                    raise UserError(f"--{name} only works with frozen kernels, not with --method={method.method}.")
+        if masks.mask == GLOBAL and method.head_sparsity is not None:
+            raise UserError("--head_sparsity does not go with --mask=global, which ranks all kernels together.")
+        if method.sparsity_schedule != "constant":
+            least = method.initial_sparsity
+            if least > masks.sparsity:
+                raise UserError(
+                    f"--initial_sparsity={least} must be at most --sparsity={masks.sparsity}: a schedule never lowers "
+                    "the sparsity."
+                )
+            if parse_nm(masks.mask):
+                raise UserError("--sparsity_schedule=polynomial does not go with N:M masks.")
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Self:

@@ -3,19 +3,15 @@
 import csv
 import errno
 import io
-import math
 import pathlib
 import time
-from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import ops
 
-from iterand_tf.callbacks import current_step, flip_ratio
+from iterand_tf.callbacks import EpochMasks, current_step
 from iterand_tf.data.tensorflow_errors import reason
 from iterand_tf.files import write_atomically
-from iterand_tf.layers import built_subnet_layers
 from iterand_tf.sparsity_report import sparsity_report
 
 
@@ -139,31 +135,24 @@ class MaskChanges(keras.callbacks.Callback):
     def __init__(self, directory: pathlib.Path, steps_per_epoch: int):
         super().__init__()
         self._event_file, self._steps_per_epoch = EventFile(directory), steps_per_epoch
-        # On the device; the host asks how many entries differ.
-        self._masks: dict[str, Any] = {}
+        self._masks: EpochMasks | None = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        if not self._masks and current_step(self.model) % self._steps_per_epoch == 0:
-            self._masks = self._current_masks()
+        if self._masks is None and current_step(self.model) % self._steps_per_epoch == 0:
+            self._masks = EpochMasks(self.model)
 
     def on_epoch_end(self, epoch, logs=None):
-        before, self._masks = self._masks, self._current_masks()
-        if not self._masks:
+        layers = sparsity_report(self.model).layers
+        if not layers:
             return
-        if before and "mask_flip_ratio" not in logs:
-            logs["mask_flip_ratio"] = flip_ratio(list(before.values()), list(self._masks.values()))
-        figures = {}
-        for name, mask in self._masks.items():
-            figures[f"sparsity/{name}"] = 1 - int(ops.count_nonzero(mask)) / math.prod(mask.shape)
-            if before:
-                figures[f"mask_flip_ratio/{name}"] = flip_ratio([before[name]], [mask])
+        before, self._masks = self._masks, EpochMasks(self.model)
+        figures = {f"sparsity/{layer.name}": layer.sparsity for layer in layers}
+        if before:
+            if "mask_flip_ratio" not in logs:
+                logs["mask_flip_ratio"] = before.flip_ratio(self._masks)
+            ratios = zip(layers, before.flip_ratios(self._masks), strict=True)
+            figures |= {f"mask_flip_ratio/{layer.name}": ratio for layer, ratio in ratios}
         self._event_file.write(epoch, figures)
-
-    def _current_masks(self):
-        """By the names that `sparsity_report` gives them."""
-        kernels = [kernel for layer in built_subnet_layers(self.model) for kernel in layer.subnet_kernels]
-        names = [layer.name for layer in sparsity_report(self.model).layers]
-        return {name: ops.cast(kernel.mask, "bool") for name, kernel in zip(names, kernels, strict=True)}
 
 
 class EpochLine(keras.callbacks.Callback):

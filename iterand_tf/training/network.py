@@ -10,15 +10,14 @@ from iterand_tf.checks import ArgumentError
 from iterand_tf.cloning import is_graph
 from iterand_tf.conversion import to_subnet
 from iterand_tf.errors import UserError, first_line
-from iterand_tf.layers.subnet_options import OPTION_NAMES
 from iterand_tf.strategies import enable_distributed_fit
-from iterand_tf.training.config import Config, flag_error
+from iterand_tf.training.config import PRUNING, Config, flag_error
 
 
 def build_model(config: Config, splits: data.Splits) -> keras.Model:
     """The run's network before training: stock layers for the method dense, else Subnet layers."""
     if config.method.initial_model:
-        return _pruned(config, splits)
+        return _pruned(config, _initial_model(config, splits))
     smallest = models.smallest_image(config.model.model)
     if min(splits.train.image_shape[:2]) < smallest:
         raise UserError(
@@ -26,7 +25,7 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
             f"images of at least {smallest} pixels; choose a network with fewer stages, or give --image_size."
         )
     try:
-        return models.build(
+        model = models.build(
             config.model.model,
             splits.train.image_shape,
             splits.train.num_classes,
@@ -36,57 +35,56 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
         )
     except ArgumentError as error:
         raise flag_error(error) from error
-    except ValueError as error:
-        # A kernel does not fit the mask.
-        raise UserError(first_line(error)) from error
+    return _pruned(config, model) if config.method.method in PRUNING else model
 
 
 def _layers(config) -> models.LayerFactory:
-    """What the network is built of."""
-    method, synchronized = config.method, config.model.synchronized_batch_normalization
+    """What the network is built of; the pruning methods begin with stock layers."""
+    method, seed, synchronized = config.method, config.training.seed, config.model.synchronized_batch_normalization
+    if method.method in PRUNING:
+        return models.StockFactory(seed=seed, synchronized_batch_normalization=synchronized)
     if method.method == "dense":
-        return models.StockFactory(method.weight_distribution, method.weight_scale, config.training.seed, synchronized)
-    options = {name: getattr(method, name) for name in OPTION_NAMES}
-    if method.method == "edge_popup":
-        # IteRand without re-draws.
-        options["method"] = "iterand"
+        distribution, scale = config.supermask.weight_distribution, config.supermask.weight_scale
+        return models.StockFactory(distribution, scale, seed, synchronized)
     return models.SubnetFactory(
-        **options,
+        config.supermask,
         head_sparsity=method.head_sparsity,
-        seed=config.training.seed,
+        seed=seed,
         synchronized_batch_normalization=synchronized,
         batch_normalization_gains=config.model.batch_normalization_gains,
     )
 
 
-def _pruned(config, splits):
-    """The network of --initial_model with its kernels under masks."""
-    method = config.method
+def _initial_model(config, splits):
+    """The network of --initial_model."""
+    path = config.method.initial_model
     try:
-        model = keras.models.load_model(method.initial_model, compile=False)
+        model = keras.models.load_model(path, compile=False)
     except Exception as error:
         # Keras reads a damaged file in many ways.
-        raise UserError(
-            f"--initial_model={method.initial_model} holds no Keras model that can be read: {first_line(error)}"
-        ) from error
+        raise UserError(f"--initial_model={path} holds no Keras model that can be read: {first_line(error)}") from error
     if not is_graph(model):
-        raise UserError(f"--initial_model={method.initial_model} must be a functional or Sequential model.")
+        raise UserError(f"--initial_model={path} must be a functional or Sequential model.")
     if getattr(model.layers[-1], "activation", None) in (keras.activations.softmax, keras.activations.sigmoid):
-        raise UserError(f"--initial_model={method.initial_model} ends in probabilities; let it end in logits.")
+        raise UserError(f"--initial_model={path} ends in probabilities; let it end in logits.")
     shapes = (model.input_shape[1:], model.output_shape[1:])
     if shapes != (splits.train.image_shape, (splits.train.num_classes,)):
         raise UserError(
-            f"--initial_model={method.initial_model} takes {shapes[0]} and gives {shapes[1]}; --dataset="
-            f"{config.data.dataset} has images of {splits.train.image_shape} and {splits.train.num_classes} classes."
+            f"--initial_model={path} takes {shapes[0]} and gives {shapes[1]}; --dataset={config.data.dataset} has "
+            f"images of {splits.train.image_shape} and {splits.train.num_classes} classes."
         )
+    return model
+
+
+def _pruned(config, model):
+    """A network of stock layers with its kernels under masks, the last one with a sparsity of its own if asked for."""
+    head_sparsity = config.method.head_sparsity
+    sparsity = None
+    if head_sparsity is not None:
+        head = [layer.name for layer in model.layers if any("kernel" in variable.name for variable in layer.variables)]
+        sparsity = {head[-1]: head_sparsity, "*": config.supermask.sparsity}
     try:
-        return to_subnet(
-            model,
-            **{name: getattr(method, name) for name in OPTION_NAMES},
-            head_sparsity=method.head_sparsity,
-            seed=config.training.seed,
-            verbose=False,
-        )
+        return to_subnet(model, sparsity, config.mask_method, seed=config.training.seed, verbose=False)
     except ValueError as error:
         raise UserError(first_line(error)) from error
 

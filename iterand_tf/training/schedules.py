@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from iterand_tf.callbacks import Rerandomize
+from iterand_tf.callbacks import Rerandomize, SparsityScheduler
 from iterand_tf.errors import UserError
-from iterand_tf.rerandomization import Blended, RerandomizationSchedule
-from iterand_tf.sparsity_schedule import SparsitySchedule
+from iterand_tf.masks import GLOBAL
+from iterand_tf.rerandomization import Blended
 from iterand_tf.training.config import Config
 
 
@@ -58,7 +58,7 @@ def rerandomize_callback(config: Config, num_steps: int) -> Rerandomize | None:
     mode: Any = method.rerandomization_mode
     if mode == "blend":
         mode = Blended(method.rerandomization_blend_old, method.rerandomization_blend_new)
-    return Rerandomize(RerandomizationSchedule(method.rerandomization_period, rate, mode, last_step))
+    return Rerandomize(method.rerandomization_period, rate, mode=mode, last_step=last_step)
 
 
 def sparsity_end_step(config: Config, num_steps: int) -> int:
@@ -73,21 +73,24 @@ def sparsity_end_step(config: Config, num_steps: int) -> int:
     return method.sparsity_end_step or begin + (num_steps * 3 // 4 - begin) // frequency * frequency
 
 
-def sparsity_callback(config: Config, num_steps: int) -> SparsitySchedule | None:
-    """What raises the sparsity between training steps; None where it is constant.
+def sparsity_callback(config: Config, num_steps: int) -> SparsityScheduler | None:
+    """What raises the sparsity between training steps, or ranks kernels together; None where there is neither.
 
     Args:
         config: of the run.
         num_steps: of the whole run.
     """
-    method = config.method
-    if method.sparsity_schedule == "constant" or not num_steps:
+    method, sparsity = config.method, config.supermask.sparsity
+    if method.method == "dense" or not num_steps:
         return None
+    if method.sparsity_schedule == "constant":
+        is_global = config.supermask.mask == GLOBAL
+        return SparsityScheduler(sparsity, method.sparsity_frequency) if is_global else None
     decay = _polynomial_decay()
-    return SparsitySchedule(
+    return SparsityScheduler(
         decay(
             initial_sparsity=method.initial_sparsity,
-            final_sparsity=method.sparsity,
+            final_sparsity=sparsity,
             begin_step=method.sparsity_begin_step,
             end_step=sparsity_end_step(config, num_steps),
             frequency=method.sparsity_frequency,

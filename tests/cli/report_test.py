@@ -1,14 +1,14 @@
 """--mode=report on the directories of runs: its files, its sentences, and runs as JSON."""
 
-import dataclasses
 import json
 import shutil
 
 import pytest
 from command_line import here
 
-from iterand_tf.experiments.records import Run, read_flags
+from iterand_tf.experiments.finished_runs import Run, read_flags
 from iterand_tf.training.model_dir import ModelDir
+from tools.records import Record
 
 
 def test_a_report_of_two_directories(trained_run, tmp_path, capsys):
@@ -47,12 +47,12 @@ def test_bad_input_is_one_sentence(prepare, code, sentence, tmp_path, capsys):
 
 
 def test_a_run_as_json_is_the_run(trained_run, tmp_path):
-    run = Run.read(ModelDir(trained_run.model_dir), with_layers=True)
+    model_dir = ModelDir(trained_run.model_dir)
+    run = Run.read(model_dir).with_layers(model_dir)
     assert run.layers[0].keys() == {"name", "num_weights", "num_kept"}
-    run = dataclasses.replace(run, source={"commit": "abc"})
-    (tmp_path / "model.json").write_text(run.to_json())
-    again = Run.from_json(tmp_path / "model.json")
-    assert dataclasses.replace(again, name=run.name) == run
-    assert json.loads(run.to_json())["flags"] == [
+    record = Record(run, {"commit": "abc"})
+    (tmp_path / "model.json").write_text(record.to_json())
+    assert Record.from_json(tmp_path / "model.json") == record
+    assert json.loads(record.to_json())["flags"] == [
         f"--{name}={value}" for name, value in run.flags.items() if value != read_flags("")[name]
     ]

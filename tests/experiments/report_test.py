@@ -11,10 +11,12 @@ import pytest
 from made_up_runs import METHODS, WEIGHTS, exported, figure1, figure2, made_up_run
 from PIL import Image
 
-from iterand_tf.experiments import plots
-from iterand_tf.experiments.plots import make_plots
-from iterand_tf.experiments.report import page
-from iterand_tf.experiments.summary import as_csv, as_markdown, as_text, make_groups
+from iterand_tf.experiments import figures
+from iterand_tf.experiments.group_tables import csv_text, table_rows
+from iterand_tf.experiments.report_files import page
+from iterand_tf.experiments.run_groups import make_groups
+from iterand_tf.experiments.run_plots import make_plots
+from iterand_tf.text_table import markdown_table, text_table
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -30,18 +32,18 @@ def with_accuracies(*accuracies):
 
 def test_seeds_are_one_row_with_mean_and_deviation_of_the_sample():
     (group,) = make_groups(with_accuracies(0.5, 0.6, 0.7))
-    (row,) = csv.DictReader(io.StringIO(as_csv([group])))
+    (row,) = csv.DictReader(io.StringIO(csv_text([group])))
     assert float(row["test_accuracy"]) == pytest.approx(0.6)
     assert float(row["test_accuracy_deviation"]) == pytest.approx(0.1)
     assert row["seeds"] == "3"
-    assert "0.6000 ± 0.1000" in as_text([group])
-    assert "| IteRand SC | 0,1,2 |" in as_markdown([group])
+    assert "0.6000 ± 0.1000" in text_table(table_rows([group]))
+    assert "| IteRand SC | 0,1,2 |" in markdown_table(table_rows([group]))
 
 
 def test_a_single_seed_has_no_deviation():
     (group,) = make_groups(with_accuracies(0.5))
-    assert "0.5000" in as_text([group])
-    assert "±" not in as_text([group])
+    assert "0.5000" in text_table(table_rows([group]))
+    assert "±" not in text_table(table_rows([group]))
 
 
 def test_a_flag_is_a_column_where_runs_of_one_method_differ_in_it():
@@ -98,10 +100,10 @@ def test_each_picture_is_drawn_where_there_is_something_to_compare(name):
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_title_and_legend_do_not_overlap(name, monkeypatch):
-    figures = []
-    monkeypatch.setattr(plots, "save_png", lambda figure: figures.append(figure) or b"")
+    drawn = []
+    monkeypatch.setattr(figures, "save_png", lambda figure: drawn.append(figure) or b"")
     make_plots(make_groups(PICTURES[name][0]()))
-    for figure in figures:
+    for figure in drawn:
         figure.canvas.draw()
         (title,) = (text for text in figure.texts if text.get_text() == figure.get_suptitle())
         (legend,) = figure.legends
@@ -110,13 +112,13 @@ def test_title_and_legend_do_not_overlap(name, monkeypatch):
 
 
 def test_a_curve_has_its_values_at_their_epochs(monkeypatch):
-    figures = []
-    monkeypatch.setattr(plots, "save_png", lambda figure: figures.append(figure) or b"")
+    drawn = []
+    monkeypatch.setattr(figures, "save_png", lambda figure: drawn.append(figure) or b"")
     runs = [made_up_run("sc_iterand", 1.0, seed) for seed in (1, 2)]
     # Of an epoch that was interrupted.
     del runs[0].epochs[2]["mask_flip_ratio"]
     make_plots(make_groups(runs))
-    lines = {figure.get_suptitle().split(";")[0]: figure.axes[0].lines[0] for figure in figures}
+    lines = {figure.get_suptitle().split(";")[0]: figure.axes[0].lines[0] for figure in drawn}
     line = lines["How much of the masks changes from epoch to epoch"]
     epochs = [row["epoch"] for row in runs[0].epochs]
     assert list(line.get_xdata()) == epochs[:2] + epochs[3:]
@@ -134,7 +136,7 @@ def test_pictures_are_the_same_each_time():
 def test_a_browser_shows_the_page_without_an_error(tmp_path):
     groups = make_groups(figure2())
     drawn = make_plots(groups)
-    (tmp_path / "report.html").write_text(page("A & B", groups, ["not finished: <one>"], drawn))
+    (tmp_path / "report.html").write_text(page("A & B", table_rows(groups), ["not finished: <one>"], drawn))
     # A script of the test's own, behind the page, says what the browser has made of it.
     script = (
         "<script>window.onload = () => { document.body.dataset.widths = "

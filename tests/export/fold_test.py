@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from export.bake import bake
 
 import iterand_tf
-from export.bake import bake
 from export.fold import Folded, fold_batch_normalization
 from export.network import Network
 

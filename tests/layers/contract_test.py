@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from capabilities import NO_CHANNELS_FIRST, runs_channels_first
+from iterand_tf.layers.subnet_options import SubnetOptions
 
 import iterand_tf
 from iterand_tf import Subnet, SubnetConv2D, SubnetDense
 from iterand_tf.layers import SubnetKernel
-from iterand_tf.layers.subnet_options import SubnetOptions
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -1,18 +1,20 @@
-"""Tables for the terminal and for Markdown."""
+"""Tables for the terminal and for Markdown: the one place that lays out columns."""
 
 import re
 from collections.abc import Sequence
 
+_NUMBER = re.compile(r"-?\d[\d.,]*(e[-+]?\d+)?(?!\w)")
+
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns, the first row being the head; columns of numbers stand to the right.
+    """Rows in columns. The first row is the head. Columns of numbers are aligned to the right.
 
     Example:
 
-    >>> print(text_table([("method", "accuracy"), ("dense", "0.9"), ("iterand", "0.75")]))
-    method   accuracy
-    dense         0.9
-    iterand      0.75
+    >>> print(text_table([("method", "shape", "accuracy"), ("dense", "4x5", "0.9"), ("iterand", "", "0.75")]))
+    method   shape  accuracy
+    dense    4x5         0.9
+    iterand             0.75
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     right = _number_columns(rows)
@@ -26,7 +28,7 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """The same as Markdown.
+    """The same table as Markdown.
 
     Example:
 
@@ -41,6 +43,6 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _number_columns(rows):
-    """For each column whether its cells, below the head, begin with numbers, those that are empty apart."""
+    """For each column: whether each cell below the head is empty or begins with a number, and one is not empty."""
     columns = [[cell for cell in column if cell] for column in zip(*rows[1:], strict=True)] or [[]] * len(rows[0])
-    return [bool(column) and all(re.match(r"-?\d", cell) for cell in column) for column in columns]
+    return [bool(column) and all(_NUMBER.match(cell) for cell in column) for column in columns]

@@ -1,37 +1,34 @@
 """docs/results.md: what finished runs reached, written from one JSON file a run.
 
-    python -m iterand_tf.experiments.results collect MODEL_DIR [MODEL_DIR ...]
-    python -m iterand_tf.experiments.results write
+    python -m tools.results collect MODEL_DIR [MODEL_DIR ...]
+    python -m tools.results write
 
-collect puts finished runs into docs/results/NAME.json; NAME is that of the row of docs/results/rows.toml that has the
-run's flags, or --name. write makes docs/results.md and its pictures from rows.toml and those files; a row without a
-file says that it was never run. Both are started in the root of the repository.
+collect puts finished runs into docs/results/NAME.json. The row of docs/results/rows.toml with the run's flags has the
+NAME, unless --name is given. write makes docs/results.md and its pictures from rows.toml and those files. A row without
+a file says that it was never run. Start both in the root of the repository.
 """
 
 import argparse
 import dataclasses
 import gzip
 import pathlib
-import platform
-import re
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from iterand_tf.errors import DataError, UserError
-from iterand_tf.experiments.plots import make_plots
-from iterand_tf.experiments.records import Run, find_runs, read_flags
-from iterand_tf.experiments.summary import COLUMNS, as_markdown, make_groups, method_label
-from iterand_tf.experiments.text_table import markdown_table
+from iterand_tf.experiments.finished_runs import Run, find_runs, network_flags, read_flags
+from iterand_tf.experiments.group_tables import COLUMNS, table_rows
+from iterand_tf.experiments.run_groups import make_groups, method_label
+from iterand_tf.experiments.run_plots import make_plots
 from iterand_tf.files import write_atomically
-from iterand_tf.training.config import option_fields
+from iterand_tf.text_table import markdown_table
+from tools.records import Record, this_commit, this_hardware
 
 DOCS = pathlib.Path("docs")
 NOT_RUN = "not run"
 DEFAULT_COLUMNS = ("validation_accuracy", "test_accuracy", "seconds")
-INSTRUCTIONS = ("amx_bf16", "avx512_vnni", "avx512f", "avx2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +36,10 @@ class Row:
     """One run that docs/results.md has, or should have.
 
     Args:
-        name: of its JSON file.
-        flagfile: in flags/, without the ending.
-        flags: beside the flagfile's, as on the command line.
-        seed: of the run.
+        name: the name of its JSON file.
+        flagfile: its flagfile in flags/, without the ending.
+        flags: more flags, as on the command line.
+        seed: the seed of the run.
         beside: what others reached with the same settings, and who.
     """
 
@@ -64,7 +61,7 @@ class Row:
 
 
 def read_sections(directory: pathlib.Path) -> list[dict[str, Any]]:
-    """The sections of rows.toml; their `rows` are `Row`s, one for each seed.
+    """The sections of rows.toml. Their `rows` are `Row`s, one for each seed.
 
     Raises:
         DataError: if the file is not as it should be.
@@ -79,14 +76,13 @@ def read_sections(directory: pathlib.Path) -> list[dict[str, Any]]:
                 for seed in row["seeds"]
             ]
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise DataError(f"{file} cannot be read ({error}); mend it.") from error
+        raise DataError(f"{file} cannot be read ({error}); fix it.") from error
     return sections
 
 
 def same_run(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
     """Whether two sets of flags make the same network."""
-    fields = (field for fields in option_fields().values() for field in fields)
-    return all(ours[each.name] == theirs[each.name] for each in fields if each.metadata.get("binding", True))
+    return all(ours[name] == theirs[name] for name in network_flags())
 
 
 def collect(model_dirs: Sequence[str], name: str, export_dir: str, commit: str, hardware: str) -> None:
@@ -94,19 +90,19 @@ def collect(model_dirs: Sequence[str], name: str, export_dir: str, commit: str, 
 
     Args:
         model_dirs: directories of runs or sweeps.
-        name: of the JSON file; empty for that of the row with the run's flags.
-        export_dir: of an export of the run in several formats, to measure it under gzip; empty for none.
-        commit: that the runs were made with.
-        hardware: that they were made on.
+        name: the name of the JSON file. If it is empty, the row with the run's flags has the name.
+        export_dir: an export of the run in several formats, to measure it under gzip. Empty: there is none.
+        commit: the commit that made the runs.
+        hardware: the machine that made them.
 
     Raises:
-        UserError: if the runs that are finished belong to no row; others than these are only left out.
+        UserError: if no finished run belongs to a row. Otherwise runs without a row are left out.
     """
     directory = DOCS / "results"
     rows = [row for section in read_sections(directory) for row in section["rows"]]
     collected, refusal = 0, ""
     for model_dir in find_runs(model_dirs):
-        run = Run.read(model_dir, with_layers=True)
+        run = Run.read(model_dir)
         if not run.result:
             print(f"{model_dir.path}: not finished, left out")
             continue
@@ -116,9 +112,9 @@ def collect(model_dirs: Sequence[str], name: str, export_dir: str, commit: str, 
             print(f"left out: {refusal}")
             continue
         source = {"command": row.command if row else "", "commit": commit, "hardware": hardware}
-        result = run.result | compressed_bytes(export_dir)
+        run = dataclasses.replace(run.with_layers(model_dir), result=run.result | compressed_bytes(export_dir))
         file = directory / f"{name or (row and row.name)}.json"
-        write_atomically(file, dataclasses.replace(run, result=result, source=source).to_json())
+        write_atomically(file, Record(run, source).to_json())
         print(f"{model_dir.path}: {file}")
         collected += 1
     if refusal and not collected:
@@ -159,14 +155,13 @@ def results_text(docs: pathlib.Path) -> tuple[str, dict[str, bytes]]:
     machines: list[str] = []
     for section in read_sections(directory):
         rows = section["rows"]
-        runs = {row.name: _read_row(directory, row) for row in rows}
-        finished = [run for run in runs.values() if run]
+        records = {row.name: _read_row(directory, row) for row in rows}
         parts += [f"{'##' if parts else '#'} {section['title']}", section.get("text", "").strip("\n")]
         if rows:
-            parts += [_commands(rows), _table(rows, runs, section.get("columns", DEFAULT_COLUMNS), machines)]
-        groups = make_groups(finished)
+            parts += [_commands(rows), _table(rows, records, section.get("columns", DEFAULT_COLUMNS), machines)]
+        groups = make_groups([record.run for record in records.values() if record])
         if any(len(group.runs) > 1 for group in groups):
-            parts += ["Mean ± standard deviation over seeds:", as_markdown(groups)]
+            parts += ["Mean ± standard deviation over seeds:", markdown_table(table_rows(groups))]
         plots = {plot.name: plot for plot in make_plots(groups)} if section.get("plots") else {}
         for plot in (plots[name] for name in section.get("plots", []) if name in plots):
             file = f"{section['name']}_{plot.name}.png"
@@ -182,10 +177,10 @@ def _read_row(directory, row):
     file = directory / f"{row.name}.json"
     if not file.exists():
         return None
-    run = Run.from_json(file)
-    if not same_run(row.values(), run.flags):
+    record = Record.from_json(file)
+    if not same_run(row.values(), record.run.flags):
         raise UserError(f"{file} is of a run with other flags than its row in rows.toml; correct one of them.")
-    return run
+    return record
 
 
 def _commands(rows):
@@ -195,7 +190,7 @@ def _commands(rows):
     return f"    python main.py --flagfile=flags/FLAGFILE.flags{flags} --seed=SEED --data_dir=TFDS_ROOT"
 
 
-def _table(rows, runs, columns, machines):
+def _table(rows, records, columns, machines):
     several = len({row.flags for row in rows}) > 1
     heads = [COLUMNS[name][0] if name in COLUMNS else name.replace("_", " ") for name in columns]
     head = ["method", "FLAGFILE", *(["FLAGS"] if several else []), "seed", *heads, "commit", "hardware", "beside it"]
@@ -203,16 +198,16 @@ def _table(rows, runs, columns, machines):
         head.pop()
     table = [head]
     for row in rows:
-        run, values = runs[row.name], row.values()
+        record, values = records[row.name], row.values()
         cells = [method_label(values), row.flagfile, *([row.flags] if several else []), str(row.seed)]
-        if run is None:
+        if record is None:
             cells += [NOT_RUN, *[""] * (len(columns) + 1)]
         else:
-            machine = run.source.get("hardware", "")
+            machine = record.source.get("hardware", "")
             if machine not in machines:
                 machines.append(machine)
-            cells += [_number(name, run.result.get(name)) for name in columns]
-            cells += [run.source.get("commit", ""), _letter(machines.index(machine))]
+            cells += [_number(name, record.run.result.get(name)) for name in columns]
+            cells += [record.source.get("commit", ""), _letter(machines.index(machine))]
         table.append([*cells, row.beside][: len(head)])
     return markdown_table(table)
 
@@ -225,25 +220,6 @@ def _number(name, value):
 
 def _letter(number):
     return chr(ord("A") + number)
-
-
-def this_hardware() -> str:
-    """The processor of this machine in words: its name, cores, and the instructions that matter here."""
-    try:
-        information = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    name = re.search(r"^model name\s*: (.*)$", information, re.MULTILINE)
-    flags = re.search(r"^flags\s*: (.*)$", information, re.MULTILINE)
-    known = [each for each in INSTRUCTIONS if flags and each in flags[1].split()]
-    cores = information.count("processor\t")
-    return f"{name[1] if name else platform.machine()}, {cores} cores, {', '.join(known) or 'no vector instructions'}"
-
-
-def this_commit() -> str:
-    """The commit of the working tree, with + where it has been changed since."""
-    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main(arguments: Iterable[str]) -> int:

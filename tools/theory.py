@@ -1,8 +1,8 @@
 """The method's theory by numbers: the re-sampling lemma, and a subnetwork built as its proof builds one.
 
-    python -m iterand_tf.experiments.theory docs
+    python -m tools.theory docs
 
-draws the two pictures of docs/theory.md and prints their numbers. Everything here is NumPy.
+draws the two pictures of docs/theory.md and prints their numbers. The computations are NumPy's.
 """
 
 import argparse
@@ -13,6 +13,9 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+
+from iterand_tf.experiments.figures import COLOURS, LINES, MARKERS, finished_png, new_axes
+from iterand_tf.text_table import markdown_table
 
 # Each layer's weights, of shape (outputs, inputs); ReLU stands between the layers.
 Target = Sequence[np.ndarray]
@@ -211,11 +214,7 @@ DRAWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 def draw_lemma(generator: np.random.Generator) -> tuple[bytes, list[tuple[str, ...]]]:
     """The picture of the lemma and its numbers."""
-    from iterand_tf.experiments.plots import COLOURS, LINES, MARKERS, add_legend, new_axes, save_png
-
-    figure, (axes,) = new_axes(
-        f"draws in all: n weights, {LEMMA_DRAWS} times each (number)", "probability that all draws miss"
-    )
+    (axes,) = new_axes(f"draws in all: n weights, {LEMMA_DRAWS} times each (number)", "probability that all draws miss")
     counts = (1, 2, 4, 6, 8, 12, 16, 24, 32)
     cases: dict[str, float | None] = {"target 0": 0.0, "target 1, at the edge": 1.0, "some target in [-1, 1]": None}
     rows: list[tuple[str, ...]] = [("n", "R", "bound", *cases)]
@@ -235,16 +234,12 @@ def draw_lemma(generator: np.random.Generator) -> tuple[bytes, list[tuple[str, .
         drawn = [frequency or np.nan for frequency in found]
         axes.plot(totals, drawn, MARKERS[number], color=COLOURS[number], label=label, markersize=5)
     axes.set_yscale("log")
-    figure.suptitle(f"The re-sampling lemma, ε = {LEMMA_EPSILON}", fontsize=10, x=0.01, ha="left")
-    add_legend(figure, [axes])
-    return save_png(figure), rows
+    return finished_png(f"The re-sampling lemma, ε = {LEMMA_EPSILON}", [axes]), rows
 
 
 def draw_widths(generator: np.random.Generator) -> tuple[bytes, list[tuple[str, ...]]]:
     """The picture of the width that an error needs, and its numbers."""
-    from iterand_tf.experiments.plots import COLOURS, LINES, MARKERS, add_legend, new_axes, save_png
-
-    figure, (axes,) = new_axes("draws of each weight, R (number)", "width: neurons of a block (number)")
+    (axes,) = new_axes("draws of each weight, R (number)", "width: neurons of a block (number)")
     target = random_target(WIDTHS, generator)
     rows: list[tuple[str, ...]] = [("ε", "width", *(f"R = {draws}" for draws in DRAWS))]
     for number, epsilon in enumerate(EPSILONS):
@@ -259,15 +254,11 @@ def draw_widths(generator: np.random.Generator) -> tuple[bytes, list[tuple[str, 
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     widths = "-".join(map(str, WIDTHS))
-    figure.suptitle(f"Width that suffices to approximate a {widths} network", fontsize=10, x=0.01, ha="left")
-    add_legend(figure, [axes])
-    return save_png(figure), rows
+    return finished_png(f"Width that suffices to approximate a {widths} network", [axes]), rows
 
 
 def main() -> None:
     """Draws both pictures."""
-    from iterand_tf.experiments.text_table import markdown_table
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=pathlib.Path, help="where to write the pictures")
     directory = parser.parse_args().directory

@@ -1,4 +1,4 @@
-"""Who does which point, where processes race, die between two steps, or come back: boards on one storage."""
+"""Who does which point, where processes race, die between two steps, or come back: all on one storage."""
 
 import concurrent.futures
 import threading
@@ -6,9 +6,10 @@ import threading
 import optuna
 import pytest
 
-from iterand_tf.experiments import board as board_module
-from iterand_tf.experiments.board import Board, LostClaimError, State, make_sampler, open_study
-from iterand_tf.experiments.points import Point, Space
+from iterand_tf.experiments import shared_points
+from iterand_tf.experiments.search_space import Point, Space, make_sampler
+from iterand_tf.experiments.shared_points import LostClaimError, SharedPoints, State
+from iterand_tf.experiments.sweep_storage import open_study
 
 PATIENCE = 60
 
@@ -28,13 +29,13 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(board_module, "time", clock)
+    monkeypatch.setattr(shared_points, "time", clock)
     return clock
 
 
 @pytest.fixture
-def make_board():
-    """A function that gives boards of the same sweep, as several processes have them."""
+def make_points():
+    """A function that gives the points of the same sweep, as several processes have them."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.InMemoryStorage()
     points = tuple(Point(f"seed={seed}", {"seed": seed}) for seed in (1, 2))
@@ -42,29 +43,29 @@ def make_board():
 
     def make():
         study = optuna.create_study(storage=storage, study_name="one", direction="maximize", load_if_exists=True)
-        return Board(study, space, lambda index: make_sampler("random", 0, index), PATIENCE)
+        return SharedPoints(study, space, lambda index: make_sampler("random", 0, index), PATIENCE)
 
     return make
 
 
-def states(board):
-    return [each.state for each in board.states()]
+def states(points):
+    return [each.state for each in points.states()]
 
 
-def claimed(board):
+def claimed(points):
     """The names of the points that a process can still take."""
-    claims = [board.claim() for state in states(board) if state is State.WAITING]
+    claims = [points.claim() for state in states(points) if state is State.WAITING]
     return [claim.point.name for claim in claims if claim]
 
 
-def add_once_more(board):
+def add_once_more(points):
     """As a process does that has seen the points without trials too."""
-    for point in board._space.points:
-        board._add(point)
+    for point in points._space.points:
+        points._add(point)
 
 
-def test_a_point_that_was_added_twice_is_run_once(make_board):
-    one, two = make_board(), make_board()
+def test_a_point_that_was_added_twice_is_run_once(make_points):
+    one, two = make_points(), make_points()
     assert states(one) == [State.WAITING, State.WAITING]
     add_once_more(two)
     assert claimed(one) + claimed(two) == ["seed=1", "seed=2"]
@@ -80,10 +81,10 @@ def test_processes_that_claim_at_the_same_time_get_different_points(storage_url,
     barrier = threading.Barrier(len(studies))
 
     def claim_all(study):
-        board = Board(study, Space(points, {}), lambda index: make_sampler("random", 0, index), PATIENCE)
+        shared = SharedPoints(study, Space(points, {}), lambda index: make_sampler("random", 0, index), PATIENCE)
         barrier.wait()
-        while any(each.state is State.WAITING for each in board.states()):
-            claim = board.claim()
+        while any(each.state is State.WAITING for each in shared.states()):
+            claim = shared.claim()
             names.extend([claim.point.name] if claim else [])
 
     with concurrent.futures.ThreadPoolExecutor(len(studies)) as threads:
@@ -91,8 +92,8 @@ def test_processes_that_claim_at_the_same_time_get_different_points(storage_url,
     assert sorted(names) == sorted(point.name for point in points)
 
 
-def test_the_second_trial_of_a_point_that_failed_does_not_count(make_board):
-    one, two = make_board(), make_board()
+def test_the_second_trial_of_a_point_that_failed_does_not_count(make_points):
+    one, two = make_points(), make_points()
     states(one)
     add_once_more(two)
     claim = one.claim()
@@ -101,8 +102,8 @@ def test_the_second_trial_of_a_point_that_failed_does_not_count(make_board):
     assert claimed(two) == ["seed=2"]
 
 
-def test_a_point_is_freed_when_its_process_has_given_no_sign(make_board, clock):
-    one, two = make_board(), make_board()
+def test_a_point_is_freed_when_its_process_has_given_no_sign(make_points, clock):
+    one, two = make_points(), make_points()
     states(one)
     claim = one.claim()
     one.give_sign(claim)
@@ -123,26 +124,26 @@ def test_a_point_is_freed_when_its_process_has_given_no_sign(make_board, clock):
     assert sorted(claimed(two)) == ["seed=1", "seed=2"]
 
 
-def test_a_process_that_is_new_waits_for_its_own_patience(make_board, clock):
-    one = make_board()
+def test_a_process_that_is_new_waits_for_its_own_patience(make_points, clock):
+    one = make_points()
     states(one)
     one.give_sign(one.claim())
     clock.now = 10_000
-    two = make_board()
+    two = make_points()
     assert two.free_lost(lambda name: True) == []
     clock.now += PATIENCE + 1
     assert two.free_lost(lambda name: True) == ["seed=1"]
 
 
-def test_a_point_that_was_given_back_is_taken_at_once(make_board):
-    one, two = make_board(), make_board()
+def test_a_point_that_was_given_back_is_taken_at_once(make_points):
+    one, two = make_points(), make_points()
     states(one)
     one.give_back(one.claim())
     assert sorted(claimed(two)) == ["seed=1", "seed=2"]
 
 
-def test_two_processes_that_retry_a_point_retry_it_once(make_board):
-    one, two = make_board(), make_board()
+def test_two_processes_that_retry_a_point_retry_it_once(make_points):
+    one, two = make_points(), make_points()
     states(one)
     for _ in range(2):
         one.fail(one.claim(), 5, "exit code 5")

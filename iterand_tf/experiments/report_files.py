@@ -1,4 +1,4 @@
-"""--mode=report: a table and pictures of finished runs, as files and as one page."""
+"""The files of --mode=report: a table and pictures of finished runs, each by itself and all on one page."""
 
 import base64
 import html
@@ -6,10 +6,12 @@ import pathlib
 from collections.abc import Sequence
 
 from iterand_tf.errors import ModelDirError, UserError
-from iterand_tf.experiments.plots import Plot, make_plots
-from iterand_tf.experiments.records import Run, find_runs
-from iterand_tf.experiments.summary import Group, as_csv, as_markdown, as_text, make_groups, summary_rows
+from iterand_tf.experiments.finished_runs import Run, find_runs
+from iterand_tf.experiments.group_tables import csv_text, table_rows
+from iterand_tf.experiments.run_groups import make_groups
+from iterand_tf.experiments.run_plots import Plot, make_plots
 from iterand_tf.files import write_atomically
+from iterand_tf.text_table import markdown_table, text_table
 from iterand_tf.training.model_dir import ModelDir
 
 _STYLE = """
@@ -22,8 +24,8 @@ img { max-width: 100%; height: auto }
 """
 
 
-def report(model_dirs: str) -> None:
-    """Prints a table of all runs in and below directories, and writes it with pictures to DIR/report of the first.
+def write_report(model_dirs: str) -> None:
+    """Prints a table of all runs in and below directories. Writes it with pictures to DIR/report of the first one.
 
     Args:
         model_dirs: directories of runs or sweeps, comma-separated.
@@ -37,7 +39,7 @@ def report(model_dirs: str) -> None:
     groups = make_groups(runs)
     if not groups:
         raise UserError(f"no run of --model_dir={model_dirs} is finished; report on it when one is.")
-    plots = make_plots(groups)
+    rows, plots = table_rows(groups), make_plots(groups)
     target = ModelDir(pathlib.Path(directories[0]).expanduser())
     directory = target.path / "report"
     with target.being_written():
@@ -45,15 +47,16 @@ def report(model_dirs: str) -> None:
         for plot in plots:
             (directory / f"{plot.name}.png").write_bytes(plot.png)
         remarks = "".join(f"\n{line}" for line in unfinished)
-        write_atomically(directory / "report.txt", f"{as_text(groups)}{remarks}\n")
-        write_atomically(directory / "report.md", f"{as_markdown(groups)}\n{remarks}\n")
-        write_atomically(directory / "report.csv", as_csv(groups))
-        write_atomically(directory / "report.html", page(f"Report on {model_dirs}", groups, unfinished, plots))
-    print(f"{as_text(groups)}{remarks}\n\nwrote {directory}/report.html, .md, .csv, .txt and {len(plots)} pictures")
+        text = f"{text_table(rows)}{remarks}\n"
+        write_atomically(directory / "report.txt", text)
+        write_atomically(directory / "report.md", f"{markdown_table(rows)}\n{remarks}\n")
+        write_atomically(directory / "report.csv", csv_text(groups))
+        write_atomically(directory / "report.html", page(f"Report on {model_dirs}", rows, unfinished, plots))
+    print(f"{text}\nwrote {directory}/report.html, .md, .csv, .txt and {len(plots)} pictures")
 
 
 def _read(model_dirs: Sequence[ModelDir]) -> tuple[list[Run], list[str]]:
-    """The finished runs, of each experiment one with its layers, and a line for each other run."""
+    """The finished runs, one of each experiment with its layers, and a line for each run that is not finished."""
     runs, unfinished = [], []
     with_layers: set[str] = set()
     for model_dir in model_dirs:
@@ -64,13 +67,13 @@ def _read(model_dirs: Sequence[ModelDir]) -> tuple[list[Run], list[str]]:
         experiment = str(run.flags | {"seed": 0})
         if experiment not in with_layers:
             with_layers.add(experiment)
-            run = Run.read(model_dir, with_layers=True)
+            run = run.with_layers(model_dir)
         runs.append(run)
     return runs, unfinished
 
 
 def _why(model_dir: ModelDir) -> str:
-    """What the log that a sweep keeps says last, if there is one."""
+    """The last error in the log that a sweep keeps, if there is one."""
     log = model_dir.path.with_name(f"{model_dir.path.name}.log")
     if not log.is_file():
         return ""
@@ -81,19 +84,18 @@ def _why(model_dir: ModelDir) -> str:
     return f" ({errors[-1]})" if errors else ""
 
 
-def page(title: str, groups: Sequence[Group], remarks: Sequence[str], plots: Sequence[Plot]) -> str:
+def page(title: str, rows: Sequence[Sequence[str]], remarks: Sequence[str], plots: Sequence[Plot]) -> str:
     """One page of HTML that needs no other file.
 
     Args:
-        title: of the page.
-        groups: for its table.
-        remarks: lines below it.
-        plots: below those.
+        title: the title of the page.
+        rows: the table, its head first.
+        remarks: lines below the table.
+        plots: pictures below the remarks.
     """
-    head, *body = ([html.escape(cell) for cell in row] for row in summary_rows(groups))
-    rows = ["".join(f"<th>{cell}</th>" for cell in head)]
-    rows += ["".join(f"<td>{cell}</td>" for cell in row) for row in body]
-    table = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    tags = ["th", *["td"] * (len(rows) - 1)]
+    cells = [[f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row] for tag, row in zip(tags, rows, strict=True)]
+    table = "\n".join(f"<tr>{''.join(row)}</tr>" for row in cells)
     title = html.escape(title)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">

@@ -1,7 +1,6 @@
-"""The points of a sweep: which values they give to which flags."""
+"""The points of a sweep: the flags that --grid and --search vary, and their values."""
 
 import dataclasses
-import functools
 import itertools
 import operator
 from collections.abc import Callable, Sequence
@@ -11,7 +10,8 @@ import optuna
 
 from iterand_tf.errors import UserError
 from iterand_tf.experiments.config import SweepConfig
-from iterand_tf.training.config import Config, option_fields
+from iterand_tf.experiments.finished_runs import network_flags
+from iterand_tf.training.config import Config
 
 Configure = Callable[[Sequence[str]], Config]
 Distribution = optuna.distributions.BaseDistribution
@@ -22,8 +22,8 @@ class Point:
     """One run of a sweep.
 
     Args:
-        name: of its directory below the sweep's.
-        values: the value of each flag; empty where a search chooses them when the point is taken.
+        name: the name of its directory in the sweep's.
+        values: the value of each flag. In a search they are empty until the point is taken.
     """
 
     name: str
@@ -35,8 +35,8 @@ class Space:
     """All points of a sweep.
 
     Args:
-        points: in the order in which they are taken.
-        distributions: what the values of each flag are chosen from, for Optuna.
+        points: the points in the order in which they are taken.
+        distributions: for each flag what its values are chosen from, for Optuna.
     """
 
     points: tuple[Point, ...]
@@ -44,7 +44,7 @@ class Space:
 
 
 def point_flags(values: dict[str, Any]) -> list[str]:
-    """The flags that give a point its values.
+    """The values of a point as flags of the command line.
 
     Example:
 
@@ -58,11 +58,11 @@ def make_space(options: SweepConfig, configure: Configure) -> Space:
     """The points that `--grid` or `--search` ask for.
 
     Args:
-        options: of the sweep.
-        configure: gives the configuration of the command line with more flags, and raises UserError where it is wrong.
+        options: the options of the sweep.
+        configure: makes the configuration of the command line and more flags. It raises UserError for wrong ones.
 
     Raises:
-        UserError: if a flag is unknown, a value wrong, or a run would have no validation accuracy.
+        UserError: if a flag is unknown, if a value is wrong, or if a run would have no validation accuracy.
     """
     if bool(options.grid) == bool(options.search):
         raise UserError("--mode=sweep needs --grid=FLAG=V1,V2 or --search=FLAG=LOW:HIGH, and not both.")
@@ -118,22 +118,25 @@ def _split(text, option_name, form, known):
         raise UserError(f"--{option_name}={text} must be {form}.")
     if flag in known:
         raise UserError(f"--{option_name} gives {flag} twice; give all of its values at once.")
-    if flag not in _swept_flags():
+    if flag not in network_flags():
         raise UserError(f"--{option_name}={text}: {flag} is not a flag that a network depends on.")
     return flag, values
 
 
-@functools.cache
-def _swept_flags():
-    """The part of `Config` by flag, for the flags that a run's network is a function of."""
-    return {
-        field.name: part
-        for part, fields in option_fields().items()
-        for field in fields
-        if field.metadata.get("binding", True)
-    }
-
-
 def _value(configure, flag, text):
     """The typed value that a flag has with this text."""
-    return operator.attrgetter(f"{_swept_flags()[flag]}.{flag}")(configure([f"--{flag}={text}"]))
+    return operator.attrgetter(f"{network_flags()[flag]}.{flag}")(configure([f"--{flag}={text}"]))
+
+
+def make_sampler(name: str, seed: int, index: int) -> optuna.samplers.BaseSampler:
+    """What chooses the values of a point of a search.
+
+    Args:
+        name: `"tpe"` or `"random"`. What `"random"` chooses depends on seed and index alone.
+        seed: the seed of the sweep.
+        index: the number of the point.
+    """
+    seed = (seed * 1_000_003 + index) % 2**32
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed, constant_liar=True)

@@ -8,8 +8,9 @@ import shutil
 import pytest
 from made_up_runs import made_up_run
 
-from iterand_tf.experiments import results
-from iterand_tf.experiments.records import read_flags
+from iterand_tf.experiments.finished_runs import read_flags
+from tools import results
+from tools.records import Record
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 ROWS = """
@@ -42,12 +43,12 @@ def docs(tmp_path, monkeypatch):
     return directory
 
 
-def run_of_row(seed, *flags):
-    """A made-up run that has the flags of a row."""
+def record_of_row(seed, *flags):
+    """The record of a made-up run that has the flags of a row."""
     text = (ROOT / "flags" / "cifar10_conv6_sc_iterand.flags").read_text()
     values = read_flags("\n".join([text, "--epochs=5", f"--seed={seed}", *flags]))
     source = {"commit": "abc1234", "hardware": "a processor, 2 cores", "command": "python main.py"}
-    return dataclasses.replace(made_up_run("sc_iterand", 1.0, seed, epochs=5), flags=values, source=source)
+    return Record(dataclasses.replace(made_up_run("sc_iterand", 1.0, seed, epochs=5), flags=values), source)
 
 
 def test_the_document_is_up_to_date(monkeypatch):
@@ -66,7 +67,7 @@ def test_every_file_of_a_run_has_a_row(monkeypatch):
 
 
 def test_a_row_without_a_file_was_not_run(docs):
-    (docs / "results" / "short_seed2.json").write_text(run_of_row(2).to_json())
+    (docs / "results" / "short_seed2.json").write_text(record_of_row(2).to_json())
     results.write()
     lines = (docs / "results.md").read_text().splitlines()
     (first, second) = (line for line in lines if line.startswith("| IteRand SC"))
@@ -80,13 +81,13 @@ def test_a_row_without_a_file_was_not_run(docs):
 
 def test_seeds_are_taken_together(docs):
     for seed in (1, 2):
-        (docs / "results" / f"short_seed{seed}.json").write_text(run_of_row(seed).to_json())
+        (docs / "results" / f"short_seed{seed}.json").write_text(record_of_row(seed).to_json())
     results.write()
     assert "| IteRand SC | 1,2 | " in (docs / "results.md").read_text()
 
 
 def test_a_file_of_other_flags_is_refused(docs, capsys):
-    (docs / "results" / "short_seed1.json").write_text(run_of_row(1, "--sparsity=0.7").to_json())
+    (docs / "results" / "short_seed1.json").write_text(record_of_row(1, "--sparsity=0.7").to_json())
     assert results.main(["write"]) == 1
     assert "is of a run with other flags than its row" in capsys.readouterr().err
 
@@ -102,8 +103,9 @@ def finished(directory, run):
 
 
 def test_collect_finds_the_row_of_a_run(docs, tmp_path, capsys):
-    model_dir = finished(tmp_path / "runs" / "one", run_of_row(2, "--data_dir=elsewhere", "--checkpoint_steps=7"))
-    unfinished = finished(tmp_path / "runs" / "two", run_of_row(1))
+    run = record_of_row(2, "--data_dir=elsewhere", "--checkpoint_steps=7").run
+    model_dir = finished(tmp_path / "runs" / "one", run)
+    unfinished = finished(tmp_path / "runs" / "two", record_of_row(1).run)
     (unfinished / "result.json").unlink()
     for version, contents in (("2", b"0" * 1000), ("10", b"1" * 1000 + b"2")):
         (tmp_path / "exports" / "dense" / version).mkdir(parents=True)
@@ -122,7 +124,7 @@ def test_collect_finds_the_row_of_a_run(docs, tmp_path, capsys):
 
 
 def test_collect_refuses_a_run_of_no_row(docs, tmp_path, capsys):
-    finished(tmp_path / "runs" / "one", run_of_row(3))
+    finished(tmp_path / "runs" / "one", record_of_row(3).run)
     assert results.main(["collect", "runs", "--commit=abc"]) == 1
     assert "has the flags of no row of docs/results/rows.toml; add one, or give --name" in capsys.readouterr().err
     assert results.main(["collect", "runs", "--commit=abc", "--name=other"]) == 0

@@ -1,26 +1,17 @@
-"""Pictures of finished runs: one figure a question, by matplotlib."""
+"""Pictures of groups of runs: each answers one question."""
 
 import dataclasses
-import io
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from iterand_tf.experiments.summary import Group, mean_and_deviation
+from iterand_tf.experiments.figures import COLOURS, LINES, MARKERS, finished_png, new_axes
+from iterand_tf.experiments.run_groups import Group, mean_and_deviation
 
-# Okabe and Ito's colours, which people with any kind of colour vision tell apart; without their yellow, too pale for
-# a line on white. Markers and line styles say the same once more.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 SUBNETS = ("edge-popup KU", "edge-popup SC", "IteRand KU", "IteRand SC")
 METHODS_IN_ORDER = ("dense", *SUBNETS, "magnitude pruning", "random pruning")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LINES = ("-", "--", ":", "-.")
-WIDTH, PANEL_WIDTH, HEIGHT, DOTS_PER_INCH = 7.2, 1.8, 4.0, 100
 ACCURACY = "accuracy on the test images (fraction)"
 VALIDATION = "accuracy on the validation images (fraction)"
 
@@ -30,7 +21,7 @@ class Plot:
     """A finished picture.
 
     Args:
-        name: of its file, without the ending.
+        name: the name of its file, without the ending.
         title: what it shows.
         png: the contents of the file.
     """
@@ -41,46 +32,9 @@ class Plot:
 
 
 def make_plots(groups: Sequence[Group]) -> list[Plot]:
-    """All pictures that these runs have the numbers for.
-
-    Args:
-        groups: of finished runs.
-    """
+    """All pictures that these runs have the numbers for."""
     drawn = (draw(groups) for draw in (_by_width, _by_kept, _by_bytes, _curves, _by_rate, _flips, _layers))
     return [plot for plot in drawn if plot is not None]
-
-
-def save_png(figure: Figure) -> bytes:
-    """The figure as a PNG file that is the same each time."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    return file.getvalue()
-
-
-def new_axes(x_label: str, y_label: str, panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty picture of panels side by side, whose axes are named."""
-    with matplotlib.rc_context({"font.size": 9}):
-        figure = Figure((WIDTH + PANEL_WIDTH * (panels - 1), HEIGHT), layout="constrained")
-        row = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
-    if panels > 1:
-        figure.supxlabel(x_label, fontsize=9)
-    else:
-        row[0].set_xlabel(x_label)
-    for axes in row:
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    row[0].set_ylabel(y_label)
-    return figure, list(row)
-
-
-def add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One legend for all panels, to their right."""
-    handles: dict[str, Any] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +45,10 @@ class _Series:
 
 
 def _series(groups: Iterable[Group], *without: str) -> list[_Series]:
-    """Groups that differ in some flags alone, as lines: the colour is the method, what else varies the line's style.
+    """Lines, each of groups that differ in the flags `without` alone.
 
-    Where there is one method only, the colour is what varies.
+    The colour says the method, and the style of the line what else varies. If there is one method only, the colour says
+    what varies.
     """
     members: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
@@ -120,7 +75,7 @@ def _series(groups: Iterable[Group], *without: str) -> list[_Series]:
 
 
 def _errorbars(axes, series, place: Callable[[Group], float | None], field):
-    """Means over seeds with standard deviations; returns how many places on the x axis they take."""
+    """Draws means over seeds with standard deviations. Returns how many places on the x axis they take."""
     places = set()
     for each in series:
         placed = [(place(group), group.values(field)) for group in each.groups]
@@ -133,36 +88,32 @@ def _errorbars(axes, series, place: Callable[[Group], float | None], field):
     return len(places)
 
 
-def _finish(name, title, figure, panels):
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    add_legend(figure, panels)
-    return Plot(name, title, save_png(figure))
+def _finish(name, title, panels):
+    return Plot(name, title, finished_png(title, panels))
 
 
 def _by_width(groups):
-    if len({group.runs[0].flags["width_factor"] for group in groups}) < 2:
+    if len({group.flags["width_factor"] for group in groups}) < 2:
         return None
-    figure, (axes,) = new_axes("width factor (1 = the network's own widths)", ACCURACY)
-    _errorbars(
-        axes, _series(groups, "width_factor"), lambda group: group.runs[0].flags["width_factor"], "test_accuracy"
-    )
+    (axes,) = new_axes("width factor (1 = the network's own widths)", ACCURACY)
+    _errorbars(axes, _series(groups, "width_factor"), lambda group: group.flags["width_factor"], "test_accuracy")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    return _finish("accuracy_by_width", "Accuracy against width; bars: standard deviation over seeds", figure, [axes])
+    return _finish("accuracy_by_width", "Accuracy against width; bars: standard deviation over seeds", [axes])
 
 
 def _by_kept(groups):
-    figure, (axes,) = new_axes("kept weights (number, all layers)", ACCURACY)
+    (axes,) = new_axes("kept weights (number, all layers)", ACCURACY)
     series = _series(groups, "width_factor", "sparsity")
     if _errorbars(axes, series, lambda group: next(iter(group.values("num_kept")), None), "test_accuracy") < 2:
         return None
     axes.set_xscale("log")
-    return _finish("accuracy_by_kept_weights", "Accuracy against kept weights", figure, [axes])
+    return _finish("accuracy_by_kept_weights", "Accuracy against kept weights", [axes])
 
 
 def _by_bytes(groups):
-    """A colour for each group and a marker for each format; accuracies are those of the network that was exported."""
-    figure, (axes,) = new_axes("size of the export (kB)", ACCURACY)
+    """A colour for each group and a marker for each format. The accuracy is that of the exported network."""
+    (axes,) = new_axes("size of the export (kB)", ACCURACY)
     formats: dict[str, str] = {}
     sizes = set()
     for each in _series(groups, "width_factor", "sparsity"):
@@ -182,7 +133,7 @@ def _by_bytes(groups):
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    return _finish("accuracy_by_bytes", "Accuracy against the size of the exported files", figure, [axes])
+    return _finish("accuracy_by_bytes", "Accuracy against the size of the exported files", [axes])
 
 
 def _curves(groups):
@@ -201,16 +152,16 @@ def _flips(groups):
 
 
 def _over_epochs(groups, column, y_label, name, title, log=False):
-    """The mean over seeds as a line, the lowest and highest seed as a band; a panel for each width."""
+    """A panel for each width: the mean over seeds is a line, the lowest and the highest seed bound a band."""
     groups = [group for group in groups if any(column in row for run in group.runs for row in run.epochs)]
     if not groups:
         return None
-    widths = sorted({group.runs[0].flags["width_factor"] for group in groups})
-    figure, panels = new_axes("epoch (passes over the training images)", y_label, len(widths))
+    widths = sorted({group.flags["width_factor"] for group in groups})
+    panels = new_axes("epoch (passes over the training images)", y_label, len(widths))
     # Colours and the legend are those of all panels together.
     for each in _series(groups, "width_factor"):
         for group in each.groups:
-            _draw_curve(panels[widths.index(group.runs[0].flags["width_factor"])], group, each, column)
+            _draw_curve(panels[widths.index(group.flags["width_factor"])], group, each, column)
     for axes, width in zip(panels, widths, strict=True):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.set_yscale("log" if log else "linear")
@@ -218,13 +169,13 @@ def _over_epochs(groups, column, y_label, name, title, log=False):
             axes.set_title(f"width factor {width:g}", fontsize=9)
     if any(len(group.runs) > 1 for group in groups):
         title += "; band: range of the seeds"
-    return _finish(name, title, figure, panels)
+    return _finish(name, title, panels)
 
 
 def _draw_curve(axes, group, series, column):
     found = [{row["epoch"]: row[column] for row in run.epochs if column in row} for run in group.runs]
     by_epoch = [values for values in found if values]
-    # Means and bands are of all seeds; an epoch that one of them was interrupted in may have no value.
+    # Means and bands need all seeds: an epoch in which one of them was interrupted may have no value.
     epochs = sorted(set.intersection(*map(set, by_epoch)))
     values = np.array([[each[epoch] for epoch in epochs] for each in by_epoch])
     style = series.style | {"markevery": max(1, len(epochs) // 8)}
@@ -235,12 +186,12 @@ def _draw_curve(axes, group, series, column):
 
 
 def _by_rate(groups):
-    """Rates stand at equal distances, as 0 has no place on a logarithmic axis."""
+    """Rates have equal distances, because 0 has no place on a logarithmic axis."""
     rates = sorted({group.varied["rerandomization_rate"] for group in groups if "rerandomization_rate" in group.varied})
     if len(rates) < 2:
         return None
-    figure, (axes,) = new_axes("re-randomization rate r (fraction of pruned weights; 0 = edge-popup)", VALIDATION)
-    iterand = [group for group in groups if group.runs[0].flags["method"] == "iterand"]
+    (axes,) = new_axes("re-randomization rate r (fraction of pruned weights; 0 = edge-popup)", VALIDATION)
+    iterand = [group for group in groups if group.flags["method"] == "iterand"]
     _errorbars(
         axes,
         _series(iterand, "rerandomization_rate"),
@@ -248,13 +199,11 @@ def _by_rate(groups):
         "validation_accuracy",
     )
     axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
-    return _finish(
-        "accuracy_by_rate", "Accuracy against the re-randomization rate, after the last epoch", figure, [axes]
-    )
+    return _finish("accuracy_by_rate", "Accuracy against the re-randomization rate, after the last epoch", [axes])
 
 
 def _layers(groups):
-    figure, (axes,) = new_axes("", "weights removed (fraction of the layer)")
+    (axes,) = new_axes("", "weights removed (fraction of the layer)")
     names: dict[str, int] = {}
     drawn = [each for each in _series(groups, "width_factor") if any(run.layers for run in each.groups[0].runs)]
     for each in drawn:
@@ -267,4 +216,4 @@ def _layers(groups):
     axes.set_xlabel("layer, from the input to the output")
     axes.set_xticks(range(len(names)), list(names), rotation=60, ha="right", fontsize=7)
     axes.set_ylim(-0.02, 1.02)
-    return _finish("sparsity_by_layer", "Weights removed in each layer", figure, [axes])
+    return _finish("sparsity_by_layer", "Weights removed in each layer", [axes])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from iterand_tf.experiments import theory
+from tools import theory
 
 
 @pytest.fixture

@@ -1,0 +1,185 @@
+"""Subclassed models in which some layers are replaced by Subnets of them, in memory and in `.keras` files.
+
+Such a model has no graph to copy, so a model of its class is made again from its configuration, and the attributes that
+hold the layers are changed. The model keeps its class and its `train_step`: it becomes an object of a subclass, which
+only adds to the configuration which layers are Subnets.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from iterand_tf.cloning import CannotCloneError, is_graph
+from iterand_tf.layers import Subnet, subnet_layers
+from iterand_tf.layers.walk import all_layers, inner_layers, own_variables
+
+# Names that TensorFlow's own bookkeeping begins with.
+_BOOKKEEPING = ("_self_", "_obj_", "_layers", "_tracker")
+
+
+def units(layer: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """(path, layer) of the parts of a subclassed model that are converted or left as a whole.
+
+    Layers of Keras are such parts, also those that hold others, such as LSTM. A layer of the user's own is looked into,
+    unless it has variables of its own.
+
+    Args:
+        layer: a subclassed model or layer.
+        prefix: of the paths.
+
+    Example:
+
+    >>> class Model(keras.Model):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.blocks = [keras.layers.Dense(2, name="first"), keras.layers.Dense(1, name="last")]
+    >>> [path for path, _ in units(Model())]
+    ['first', 'last']
+    """
+    for inner in inner_layers(layer):
+        path = f"{prefix}{inner.name}"
+        is_users = not type(inner).__module__.startswith("keras.") and not isinstance(inner, Subnet)
+        if is_users and not is_graph(inner) and not own_variables(inner) and any(True for _ in inner_layers(inner)):
+            yield from units(inner, f"{path}/")
+        else:
+            yield path, inner
+
+
+def with_subnets(
+    model: keras.Model, replacement: Callable[[keras.layers.Layer, keras.layers.Layer], Subnet | None]
+) -> keras.Model:
+    """A copy of a subclassed model with Subnets in the places of some of its `units`.
+
+    Args:
+        model: a built model without Subnet layers; it is not changed.
+        replacement: gives for a unit of the model, and the built copy of it with its weights, the Subnet that adopts
+            the copy, or None.
+
+    Raises:
+        CannotCloneError: if the model cannot be made again from its configuration.
+    """
+    copy = _made_again(model, type(model), model.get_config)
+    pairs = zip(units(model), units(copy), strict=True)
+    subnets = {path: replacement(theirs, ours) for (path, theirs), (_, ours) in pairs}
+    stock: Any = type(copy)
+    copy.__class__ = _adapted(stock)
+    _put(copy, {path: subnet for path, subnet in subnets.items() if subnet is not None})
+    return copy
+
+
+def without_subnets(model: keras.Model) -> keras.Model:
+    """A copy of a model that `with_subnets` gave, of its first class, with zeros where kernels are pruned.
+
+    Args:
+        model: it is not changed.
+    """
+    return _made_again(model, model.stock_class, super(SubclassedWithSubnets, model).get_config)
+
+
+class SubclassedWithSubnets:
+    """What a model of `with_subnets` adds to its class.
+
+    Attributes:
+        stock_class: the model's class before.
+    """
+
+    stock_class: type[keras.Model]
+    _subnets: dict[str, dict[str, Any]]
+
+    def get_config(self):
+        stock = self.stock_class
+        subnets = {path: layer for path, layer in units(self) if isinstance(layer, Subnet)}
+        return {
+            "model": {
+                "module": stock.__module__,
+                "class_name": stock.__name__,
+                "config": super().get_config(),  # type: ignore[misc]
+                "registered_name": keras.saving.get_registered_name(stock),
+            },
+            "subnets": {path: _adopting(layer) for path, layer in subnets.items()},
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
+        stock: Any = type(model)
+        model.__class__ = _adapted(stock)
+        model._subnets = config["subnets"]
+        return model
+
+    def build_from_config(self, config):
+        # The layers are built as those of the first class, and then adopted.
+        super().build_from_config(config)  # type: ignore[misc]
+        layers = dict(units(self))
+        _put(self, {path: Subnet(layers[path], **each) for path, each in self._subnets.items()})
+
+
+def _adopting(subnet):
+    """What a Subnet is made of beside the layer."""
+    config = subnet.get_config()
+    return {name: config[name] for name in ("name", "trainable", "method", "seed", "kernel_names", "places")}
+
+
+@functools.cache
+def _adapted(stock: Any) -> Any:
+    """The subclass of a model's class that knows of its Subnets; files know it by a name that any process finds."""
+    cls = type(stock.__name__, (SubclassedWithSubnets, stock), {"stock_class": stock})
+    for each in (cls, SubclassedWithSubnets):
+        keras.saving.register_keras_serializable("iterand_tf", "SubclassedWithSubnets")(each)
+    return cls
+
+
+_adapted(keras.Model)
+
+
+def _made_again(model, cls, get_config):
+    """A model of a class and a configuration, built and with the weights of a model."""
+    try:
+        copy = cls.from_config(get_config())
+        copy.build_from_config(model.get_build_config())
+        copy.built = True
+        layers = [[layer for layer in all_layers(each) if not isinstance(layer, Subnet)] for each in (model, copy)]
+        kernels = [kernel for layer in subnet_layers(model) for kernel in layer.subnet_kernels]
+        baked = {id(kernel.variable): kernel.baked() for kernel in kernels}
+        for theirs, ours in zip(*layers, strict=True):
+            for source, target in zip(own_variables(theirs), own_variables(ours), strict=True):
+                target.assign(baked.get(id(source), source))
+    except Exception as error:
+        # get_config, from_config and call are the user's own, and fail in their own ways.
+        raise CannotCloneError(
+            f"the model {model.name} of class {cls.__name__} cannot be made again from its configuration and the "
+            "shapes of its inputs; give it a get_config that says all, or write it as keras.Model(inputs, outputs): "
+            f"{error}"
+        ) from error
+    return copy
+
+
+def _put(model, subnets):
+    """Puts Subnets into the attributes that hold the layers that they have adopted, wherever these are."""
+    replaced = {id(subnet.layer): subnet for subnet in subnets.values()}
+    for owner in list(all_layers(model)):
+        held = [layer for layer in inner_layers(owner) if id(layer) in replaced]
+        if isinstance(owner, Subnet) or not held:
+            continue
+        for layer in held:
+            owner._tracker.replace_tracked_value("layers", layer, replaced[id(layer)])
+        for name, value in [*vars(owner).items(), *vars(owner).get("_modules", {}).items()]:
+            if not name.startswith(_BOOKKEEPING) and (new := _replace_in(value, replaced)) is not value:
+                setattr(owner, name, new)
+
+
+def _replace_in(value, replaced):
+    """A value of an attribute with layers replaced; lists and dictionaries are changed in place."""
+    if isinstance(value, keras.layers.Layer):
+        return replaced.get(id(value), value)
+    if isinstance(value, list | dict):
+        for key, each in list(enumerate(value) if isinstance(value, list) else value.items()):
+            if (new := _replace_in(each, replaced)) is not each:
+                value[key] = new
+    elif isinstance(value, tuple):
+        parts = [_replace_in(each, replaced) for each in value]
+        if any(new is not old for new, old in zip(parts, value, strict=True)):
+            return tuple(parts)
+    return value

@@ -3,6 +3,7 @@
 # Before TensorFlow is imported.
 import iterand_tf.startup  # noqa: F401  # isort: skip
 
+import importlib.util
 from typing import Any
 
 from iterand_tf import masks, models
@@ -26,7 +27,6 @@ __all__ = [
     "Supermask",
     "__version__",
     "bake",
-    "export_saved_model",
     "masks",
     "models",
     "prune",
@@ -37,10 +37,13 @@ __all__ = [
     "to_subnet",
 ]
 
+if importlib.util.find_spec("tensorflow"):
+    __all__ += ["export_saved_model"]
+
 
 def __getattr__(name: str) -> Any:
     if name == "export_saved_model":
-        # It needs TensorFlow, which takes seconds to import and is not there on other backends.
+        # It is imported when it is used: it needs TensorFlow, also where Keras runs on another backend.
         from export import export_saved_model
 
         return export_saved_model

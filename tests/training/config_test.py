@@ -25,7 +25,7 @@ def test_each_option_stands_in_one_part_and_has_a_line_of_help():
 
 def test_from_values_packs_what_option_fields_lists():
     assert Config.from_values(values()) == Config()
-    assert Config.from_values(values(sparsity=0.7)).method.sparsity == 0.7
+    assert Config.from_values(values(sparsity=0.7)).supermask.sparsity == 0.7
 
 
 def test_the_choices_are_those_of_the_exporter():
@@ -35,7 +35,7 @@ def test_the_choices_are_those_of_the_exporter():
 
 def test_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Config().method.sparsity = 0.7
+        Config().supermask.sparsity = 0.7
 
 
 @pytest.mark.parametrize(

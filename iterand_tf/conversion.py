@@ -194,20 +194,21 @@ def bake(model: keras.Model) -> keras.Model:
         )
     if isinstance(model, SubclassedWithSubnets):
         return without_subnets(model)
-    made: list[tuple[Subnet, keras.layers.Layer]] = []
+    made: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
 
     def replacement(layer):
         if isinstance(layer, Subnet):
             made.append((layer, copy_of(layer.layer, name=layer.name)))
-            return made[-1][1]
-        if isinstance(getattr(layer, "kernel_initializer", None), SampledKernel):
-            # A name that loads without this project; the values are copied.
-            return copy_of(layer, kernel_initializer="zeros")
-        return None
+        elif isinstance(getattr(layer, "kernel_initializer", None), SampledKernel):
+            # A name that loads without this project.
+            made.append((layer, copy_of(layer, kernel_initializer="zeros")))
+        else:
+            return None
+        return made[-1][1]
 
     baked = clone(model, replacement)
-    for subnet, stock in made:
-        assign_all(stock, subnet.baked_values())
+    for layer, stock in made:
+        assign_all(stock, layer.baked_values() if isinstance(layer, Subnet) else layer.variables)
     return baked
 
 

@@ -54,9 +54,12 @@ def test_the_papers_settings(model, method):
         return
     distribution, _, name = method.partition("_")
     assert chosen.method == name
-    assert chosen.weight_distribution == {"ku": "kaiming_uniform", "sc": "signed_constant"}[distribution]
-    assert chosen.sparsity == {"conv6": 0.5, "resnet18": 0.6}[model]
-    assert (chosen.score_distribution, chosen.score_transform) == ("kaiming_uniform", "identity")
+    assert settings.supermask.weight_distribution == {"ku": "kaiming_uniform", "sc": "signed_constant"}[distribution]
+    assert settings.supermask.sparsity == {"conv6": 0.5, "resnet18": 0.6}[model]
+    assert (settings.supermask.score_distribution, settings.supermask.score_transform) == (
+        "kaiming_uniform",
+        "identity",
+    )
     if name == "iterand":
         assert (chosen.rerandomization_period, chosen.rerandomization_rate) == (300, 0.1)
 
@@ -74,7 +77,7 @@ def test_the_papers_settings_on_imagenet(model, method):
     assert (trained.lr_schedule, trained.jit_compile, settings.run.strategy) == ("cosine", "auto", "auto")
     assert chosen.method == method.removeprefix("sc_")
     if method != "dense":
-        assert (chosen.weight_distribution, chosen.sparsity) == ("signed_constant", 0.7)
+        assert (settings.supermask.weight_distribution, settings.supermask.sparsity) == ("signed_constant", 0.7)
     if method == "sc_iterand":
         assert (chosen.rerandomization_period, chosen.rerandomization_rate) == (1000, 0.1)
 

@@ -59,7 +59,7 @@ class SubnetKernel:
         self.fan_in = fan_in(owner, self.name, self.shape)
         self._axes = reduction_axes(owner, self.name, self.shape)
         self._owner, self._seed, self._identity = owner, seed, identity
-        kept = method.num_kept(self.shape, self._axes)
+        kept = method.num_kept(self.shape, self._axes, self._owner.name)
         make_masked(variable, self.is_frozen)
         if self.is_frozen:
             initialize(variable, lambda: ops.cast(self.draw(0), variable.dtype))
@@ -78,7 +78,7 @@ class SubnetKernel:
     @property
     def num_kept(self) -> int:
         """Number of entries that the mask keeps now."""
-        fewest, most = self.method.limits(self.shape, self._axes)
+        fewest, most = self._limits()
         return min(max(int(ops.convert_to_numpy(self.kept)), fewest), most)
 
     @property
@@ -95,7 +95,7 @@ class SubnetKernel:
     @property
     def mask(self) -> Any:
         """Float32 tensor of the kernel's shape, 1 = kept, computed from the present scores; a constant to gradients."""
-        kept = ops.clip(ops.convert_to_tensor(self.kept), *self.method.limits(self.shape, self._axes))
+        kept = ops.clip(ops.convert_to_tensor(self.kept), *self._limits())
         return mask_of_largest(self.ranked(), kept)
 
     def ranked(self) -> Any:
@@ -147,12 +147,15 @@ class SubnetKernel:
 
     def check_method(self, method: Method) -> None:
         """Raises ValueError if the kernel cannot keep as many entries as a method of another sparsity asks for."""
-        method.num_kept(self.shape, self._axes)
+        method.num_kept(self.shape, self._axes, self._owner.name)
 
     def set_method(self, method: Method) -> None:
         """Takes a method of another sparsity, without a new trace of the functions that compute with the kernel."""
-        self.kept.assign(method.num_kept(self.shape, self._axes))
+        self.kept.assign(method.num_kept(self.shape, self._axes, self._owner.name))
         self.method = method
+
+    def _limits(self):
+        return self.method.limits(self.shape, self._axes, self._owner.name)
 
     def _first_scores(self, shape, dtype):
         return self.method.first_scores(shape, self.fan_in, self._seed_for("scores", 0))

@@ -85,35 +85,39 @@ class Method(Options, abc.ABC):
             return ops.where(nm_mask(ranked, *pattern, axes) > 0, ranked, -float("inf"))
         return protect_largest(ranked, self.min_per_channel, axes) if self.min_per_channel else ranked
 
-    def limits(self, shape: tuple[int, ...], axes: Sequence[int]) -> tuple[int, int]:
+    def limits(self, shape: tuple[int, ...], axes: Sequence[int], owner: str) -> tuple[int, int]:
         """The fewest and the most entries of a kernel that the pattern lets it keep.
 
+        Args:
+            shape: of the kernel.
+            axes: of the kernel that an output sums over.
+            owner: the name of the kernel's layer, for errors.
+
         Raises:
-            ArgumentError: if the mask does not fit a kernel of this shape.
+            ValueError: if the pattern does not fit the kernel.
         """
         size, num_inputs = math.prod(shape), math.prod(shape[axis] for axis in axes)
         if pattern := parse_nm(self.mask):
             n, m = pattern
             if num_inputs % m:
-                raise ArgumentError("mask", f"one whose M divides the {num_inputs} inputs of the kernel", self.mask)
+                raise ValueError(
+                    f"mask={self.mask} needs kernels whose inputs {m} divides, and {owner} has {num_inputs}; leave that "
+                    f"layer out. Received: kernel shape={shape}"
+                )
             return 0, size // m * n
-        if self.min_per_channel > num_inputs:
-            raise ArgumentError(
-                "min_per_channel", f"at most the {num_inputs} inputs of the kernel", self.min_per_channel
+        least = self.min_per_channel
+        fewest = size + 1 if least > num_inputs else least * (size // max(num_inputs, 1))
+        if fewest > num_kept(size, self.sparsity):
+            raise ValueError(
+                f"min_per_channel={least} keeps more than a sparsity of {self.sparsity} leaves of the kernel of "
+                f"{owner}; lower one of them. Received: kernel shape={shape}"
             )
-        return self.min_per_channel * (size // max(num_inputs, 1)), size
+        return fewest, size
 
-    def num_kept(self, shape: tuple[int, ...], axes: Sequence[int]) -> int:
-        """Number of entries that are kept of a kernel.
-
-        Raises:
-            ArgumentError: if the sparsity and the pattern do not go together.
-        """
-        fewest, most = self.limits(shape, axes)
-        kept = num_kept(math.prod(shape), self.sparsity)
-        if kept < fewest:
-            raise ArgumentError("min_per_channel", f"lower, or sparsity below {self.sparsity}", self.min_per_channel)
-        return min(kept, most)
+    def num_kept(self, shape: tuple[int, ...], axes: Sequence[int], owner: str) -> int:
+        """Number of entries that are kept of a kernel; arguments and errors are those of `limits`."""
+        _, most = self.limits(shape, axes, owner)
+        return min(num_kept(math.prod(shape), self.sparsity), most)
 
     def get_config(self) -> dict[str, Any]:
         """The parameters by name, as Keras saves them."""

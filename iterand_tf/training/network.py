@@ -35,6 +35,9 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
         )
     except ArgumentError as error:
         raise flag_error(error) from error
+    except ValueError as error:
+        # A kernel does not fit the mask.
+        raise UserError(first_line(error)) from error
     return _pruned(config, model) if config.method.method in PRUNING else model
 
 

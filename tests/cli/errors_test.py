@@ -44,8 +44,12 @@ BAD_INPUT = [
     (["--epochs=2", "--warmup_epochs=2"], 1, "must be above --warmup_epochs"),
     (["--mask=2"], 1, "--mask must be per_kernel, global or N:M"),
     (["--mask=2:4"], 1, "mask=2:4 needs kernels whose inputs 4 divides, and stage1_conv1 has 9"),
-    (["--mask=global", "--head_sparsity=0.1"], 1, "--head_sparsity must be left out with mask=global"),
-    (["--method=magnitude_pruning", "--binarize"], 1, "--binarize must be False with method=magnitude_pruning"),
+    (["--mask=global", "--head_sparsity=0.1"], 1, "--head_sparsity does not go with --mask=global"),
+    (
+        ["--method=magnitude_pruning", "--binarize"],
+        1,
+        "--binarize only works with frozen kernels, not with --method=magnitude_pruning",
+    ),
     (
         ["--min_per_channel=10"],
         1,
@@ -74,7 +78,11 @@ BAD_INPUT = [
         1,
         "one sparsity for all layers; leave --head_sparsity",
     ),
-    (["--sparsity_schedule=polynomial", "--method=dense"], 1, "goes with neither N:M masks nor --method=dense"),
+    (
+        ["--sparsity_schedule=polynomial", "--method=dense"],
+        1,
+        "--sparsity_schedule=polynomial does not go with --method=dense",
+    ),
     (["--model=conv8"], 1, "conv8 needs images of at least 16 pixels"),
     (["--width_factor=inf"], 1, "--width_factor must be above 0 and at most 64"),
     (["--image_size=64"], 2, "--image_size=64 does not go with --dataset=digits"),

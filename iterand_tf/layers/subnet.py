@@ -9,6 +9,11 @@ from typing import Any
 import keras
 
 from iterand_tf import checks, rerandomization, seeds
+from iterand_tf.layers.call_specifications import (
+    specifications,
+    specifications_from_json,
+    specifications_to_json,
+)
 from iterand_tf.layers.masked_variable import reading_as, reads_as
 from iterand_tf.layers.old_files import refuse_old_config
 from iterand_tf.layers.subnet_kernel import SubnetKernel
@@ -111,7 +116,7 @@ class Subnet(keras.layers.Wrapper):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self.built:
             # The layer's own `build` may want several shapes; a call on specifications finds them.
-            self._build_on(*keras.tree.map_structure(_specification, (args, kwargs)))
+            self._build_on(*specifications((args, kwargs)))
         return super().__call__(*args, **kwargs)
 
     def build(self, input_shape):
@@ -228,11 +233,11 @@ class Subnet(keras.layers.Wrapper):
     def get_build_config(self) -> dict[str, Any] | None:
         if self._specs is None:
             return (self.built and {"layer": self.layer.get_build_config()}) or None
-        return {"specs": keras.tree.map_structure(_to_json, self._specs)}
+        return {"specs": specifications_to_json(self._specs)}
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         if "specs" in config:
-            args, kwargs = _from_json(config["specs"])
+            args, kwargs = specifications_from_json(config["specs"])
             self._build_on(tuple(args), kwargs)
         else:
             self.layer.build_from_config(config["layer"])
@@ -280,28 +285,6 @@ class Subnet(keras.layers.Wrapper):
             return False
         # Inside a layer that is trained, what is frozen stays as it is.
         return variable.trainable or not self.layer.trainable
-
-
-def _specification(value):
-    if isinstance(value, keras.KerasTensor) or keras.ops.is_tensor(value) or hasattr(value, "__array__"):
-        return keras.KerasTensor(value.shape, keras.backend.standardize_dtype(value.dtype))
-    return value
-
-
-def _to_json(value):
-    if isinstance(value, keras.KerasTensor):
-        return {"shape": list(value.shape), "dtype": value.dtype}
-    return value
-
-
-def _from_json(value):
-    if isinstance(value, dict) and value.keys() == {"shape", "dtype"}:
-        return keras.KerasTensor(tuple(value["shape"]), value["dtype"])
-    if isinstance(value, dict):
-        return {name: _from_json(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_from_json(each) for each in value]
-    return value
 
 
 def subnet_layers(model: keras.layers.Layer) -> list[Subnet]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 
 from iterand_tf import checks, seeds
-from iterand_tf.cloning import assign_all, clone, copy_of, is_graph
+from iterand_tf.cloning import clone, copy_of, copy_weights, is_graph
 from iterand_tf.conversion_plan import Choice, plan_of
 from iterand_tf.layers import Subnet, share_kept, subnet_layers
 from iterand_tf.layers.subnet import KERNEL_NAMES
@@ -201,7 +201,7 @@ def bake(model: keras.Model) -> keras.Model:
 
     baked = clone(model, replacement)
     for layer, stock in made:
-        assign_all(stock, layer.baked_values() if isinstance(layer, Subnet) else layer.variables)
+        copy_weights(layer, stock)
     return baked
 
 
@@ -220,4 +220,4 @@ def _take_weights(subnet, layer, kernels):
             )
     keeps = subnet.method.trains_kernel if kernels is None else kernels == "keep"
     drawn = set() if keeps else {id(kernel.variable) for kernel in subnet.subnet_kernels}
-    assign_all(subnet.layer, layer.variables, but=drawn)
+    copy_weights(layer, subnet.layer, but=drawn)

@@ -199,17 +199,6 @@ class Subnet(keras.layers.Wrapper):
         for kernel in self.subnet_kernels:
             kernel.set_method(self.method)
 
-    def baked_values(self) -> list[Any]:
-        """The values of the layer's variables in its order, kernels with pruned entries at zero.
-
-        Raises:
-            ValueError: if this layer has not been built.
-        """
-        if not self.built:
-            raise ValueError(f"call the layer on an input, or build it, before this. Received: layer={self.name}")
-        baked = {id(kernel.variable): kernel.baked() for kernel in self.subnet_kernels}
-        return [baked.get(id(variable), variable) for variable in self.layer.variables]
-
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
             "method": keras.saving.serialize_keras_object(self.method),

@@ -16,6 +16,7 @@ from iterand_tf.layers.call_specifications import (
 )
 from iterand_tf.layers.masked_variable import reading_as, reads_as
 from iterand_tf.layers.old_files import refuse_old_config
+from iterand_tf.layers.other_kernels import take_over
 from iterand_tf.layers.subnet_kernel import SubnetKernel
 from iterand_tf.layers.walk import all_layers, own_variables
 from iterand_tf.methods import Method, resolve
@@ -243,6 +244,8 @@ class Subnet(keras.layers.Wrapper):
         self.built = True
         if self.subnet_kernels:
             return
+        for inner in all_layers(self.layer):
+            take_over(inner)
         found = list(self._kernel_variables())
         places = {id(variable): place for place, variable in enumerate(self.layer.variables)}
         self._places = [places[id(variable)] for _, variable in found]

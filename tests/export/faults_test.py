@@ -149,7 +149,7 @@ def test_a_fault_of_our_own_is_no_reason_not_to_fold(tmp_path, monkeypatch):
     def broken(layer):
         raise TypeError("a fault in the library")
 
-    monkeypatch.setattr(iterand_tf.SubnetConv2D, "to_stock", broken)
+    monkeypatch.setattr(iterand_tf.SubnetConv2D, "baked_values", broken)
     with pytest.raises(TypeError, match="a fault in the library"), warnings.catch_warnings(action="error"):
         export.export_saved_model(image_model(iterand_tf.SubnetConv2D(4, 3)), tmp_path, sample=IMAGES)
 
@@ -195,7 +195,7 @@ def test_a_layer_that_no_call_uses_is_left_out(tmp_path):
 def test_a_dense_export_loads_in_the_scope_of_a_strategy(tmp_path):
     """The guide says so, since a packed one does not."""
     model = dense(3)
-    path = export.export_saved_model(model, tmp_path, export_format="dense").path
+    path = export.export_saved_model(model, tmp_path, formats="dense").path
     with mirrored(("CPU:0", "CPU:1")).scope():
         served = tf.saved_model.load(str(path))
     outputs = served.signatures["serving_default"](image=tf.constant(INPUTS))["outputs"]

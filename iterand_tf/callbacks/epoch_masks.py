@@ -43,9 +43,7 @@ class EpochMasks:
 
     def get_state(self) -> dict[str, np.ndarray]:
         """The masks as arrays of bits, to save in the midst of an epoch."""
-        return {
-            f"mask/{number:05}": np.packbits(ops.convert_to_numpy(mask)) for number, mask in enumerate(self.masks)
-        }
+        return {f"mask/{number:05}": np.packbits(ops.convert_to_numpy(mask)) for number, mask in enumerate(self.masks)}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """Takes the masks that `get_state` gave; other entries are ignored."""

@@ -226,7 +226,7 @@ class Subnet(keras.layers.Wrapper):
 
     def get_build_config(self) -> dict[str, Any] | None:
         if self._specs is None:
-            return self.built and {"layer": self.layer.get_build_config()} or None
+            return (self.built and {"layer": self.layer.get_build_config()}) or None
         return {"specs": keras.tree.map_structure(_to_json, self._specs)}
 
     def build_from_config(self, config: dict[str, Any]) -> None:

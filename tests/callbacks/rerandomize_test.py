@@ -301,6 +301,18 @@ def test_a_loop_of_ones_own_does_what_the_callback_does():
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_a_redraw_by_hand_between_two_fits_is_counted_beside_the_events():
+    """The event of step 8 has happened, and does not happen again when training goes on at that step."""
+    model = compiled()
+    fit(model, Rerandomize(period=8, rate=0.5))
+    assert draws(model) == [2, 2]
+    assert rerandomize_model(model, 0.5) > 0
+    assert draws(model) == [3, 3]
+    history = fit(model, Rerandomize(period=8, rate=0.5), epochs=2, initial_epoch=1).history
+    assert draws(model) == [4, 4]
+    assert history["rerandomized_weights"][0] > 0
+
+
 def test_rate_zero_is_edge_popup():
     with_callback, without = compiled(), compiled()
     history = fit(with_callback, Rerandomize(period=2, rate=0.0)).history
@@ -311,7 +323,7 @@ def test_rate_zero_is_edge_popup():
 
 def test_periods_and_rates_may_be_functions_and_end():
     fitted, looped = compiled(), compiled()
-    events = Events(period=lambda step: 2 + step, rate=lambda step: 1 / (1 + step), last_step=13)
+    events = Events(period=lambda step: 2 + step, rate=lambda step: (1 + step) ** -0.5, last_step=13)
     fit(fitted, events, epochs=2)
     for step in range(1, 17):
         batch = slice((step - 1) * BATCH % EXAMPLES, (step - 1) * BATCH % EXAMPLES + BATCH)
@@ -319,7 +331,7 @@ def test_periods_and_rates_may_be_functions_and_end():
         # After steps 2 and 2 + 4; then 14 is past the last step.
         if step in (2, 6):
             for layer in iterand_tf.subnet_layers(looped):
-                layer.rerandomize(step, 1 / (1 + step))
+                layer.rerandomize(step, (1 + step) ** -0.5)
     assert events.steps == [2, 6]
     assert_same(fitted, looped)
 
@@ -362,7 +374,7 @@ def test_modes(mode):
     [
         ({"period": -1}, "period must be at least 0"),
         ({"period": 1.5}, "period must be a whole number"),
-        ({"rate": 1.1}, "rate must be at most 1"),
+        ({"rate": 1.1}, "rate must be at least 0 and at most 1"),
         ({"mode": "bernoulli"}, "mode must be one of draw, blend, recycle"),
         ({"last_step": -1}, "last_step must be at least 0"),
     ],

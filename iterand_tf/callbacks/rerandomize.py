@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from iterand_tf.callbacks.epoch_masks import EpochMasks
-from iterand_tf.callbacks.optimizer_steps import OptimizerSteps, attach_state
+from iterand_tf.callbacks.optimizer_steps import OptimizerSteps, attach_state, current_step
 from iterand_tf.layers import Subnet, built_subnet_layers
 from iterand_tf.rerandomization import Replacement, RerandomizationSchedule
 

@@ -1,4 +1,4 @@
-"""What Keras can do to a layer that would put another kernel in the place of the masked one: refused, or done outside."""
+"""What Keras can do to a layer that would put another kernel in the place of the masked one."""
 
 import functools
 from typing import Any, NoReturn

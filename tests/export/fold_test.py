@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from export.bake import bake
 
 import iterand_tf
 from export.fold import Folded, fold_batch_normalization

@@ -41,7 +41,7 @@ def make_strategy(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy
         if not workers:
             raise UserError(
                 "the strategy multi_worker needs TF_CONFIG or Slurm; to try it on this machine, start workers by "
-                "iterand_tf/strategies/local_workers.py."
+                "tools/local_workers.py."
             )
         return _multi_worker()
     devices = tuple(f"CPU:{number}" for number in range(virtual_devices)) if virtual_devices else _gpus()

@@ -14,7 +14,7 @@ from iterand_tf.errors import UserError
 from iterand_tf.masks import GLOBAL, parse_nm
 from iterand_tf.methods import MagnitudePruning, Method, RandomPruning, Supermask
 from iterand_tf.models.factories import head_sparsity_option
-from iterand_tf.rerandomization import MODES, Blended
+from iterand_tf.rerandomization import MODES
 from iterand_tf.training.free_options import ExportConfig, RunConfig, free_option
 
 # The methods that train kernels under masks.
@@ -126,12 +126,6 @@ class MethodConfig(Options):
         "re-draw entries to new values (draw), to a mean of old and new value (blend), or to values of kept "
         "entries (recycle)",
         choices=tuple(MODES),
-    )
-    rerandomization_blend_old: float = option(
-        Blended.old, "weigh the old value by this factor, with --rerandomization_mode=blend", minimum=0
-    )
-    rerandomization_blend_new: float = option(
-        Blended.new, "weigh the new value by this factor, with --rerandomization_mode=blend", minimum=0
     )
 
     def __post_init__(self):

@@ -10,7 +10,6 @@ import tensorflow as tf
 from iterand_tf.callbacks import Rerandomize, SparsityScheduler
 from iterand_tf.errors import UserError
 from iterand_tf.masks import GLOBAL
-from iterand_tf.rerandomization import Blended
 from iterand_tf.training.config import Config
 
 
@@ -55,10 +54,7 @@ def rerandomize_callback(config: Config, num_steps: int) -> Rerandomize | None:
     decays["cosine"] = keras.optimizers.schedules.CosineDecay
     if method.rerandomization_schedule in decays:
         rate = decays[method.rerandomization_schedule](rate, decay_steps=max(last_step or num_steps, 1))
-    mode: Any = method.rerandomization_mode
-    if mode == "blend":
-        mode = Blended(method.rerandomization_blend_old, method.rerandomization_blend_new)
-    return Rerandomize(method.rerandomization_period, rate, mode=mode, last_step=last_step)
+    return Rerandomize(method.rerandomization_period, rate, mode=method.rerandomization_mode, last_step=last_step)
 
 
 def sparsity_end_step(config: Config, num_steps: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from command_line import ROOT, checkpoint_names, here
 
-from iterand_tf.strategies import local_workers
+from tools import local_workers
 
 PATIENCE = 240
 # An epoch has ten steps.

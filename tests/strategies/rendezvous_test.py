@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from iterand_tf.errors import LostWorkerError, UserError
-from iterand_tf.strategies.local_workers import _free_ports
 from iterand_tf.strategies.rendezvous import wait_for_workers
+from tools.local_workers import _free_ports
 
 PATIENCE = 20.0
 

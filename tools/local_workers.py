@@ -1,6 +1,6 @@
 """Starts several workers of a command on this machine, to try --strategy=multi_worker.
 
-python iterand_tf/strategies/local_workers.py 2 main.py --flagfile=flags/quickstart.flags --model_dir=runs/two_workers
+python tools/local_workers.py 2 main.py --flagfile=flags/quickstart.flags --model_dir=runs/two_workers
 
 Each worker gets a TF_CONFIG with addresses of 127.0.0.1. The chief's output is shown; of the others, what they write to
 standard error. The exit code is the first that is not 0, of a worker ended by a signal 128 and the signal's number.
@@ -51,7 +51,7 @@ def _free_ports(count):
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
     if len(arguments) < 2 or not arguments[0].isdecimal() or int(arguments[0]) < 1:
-        print("error: write python iterand_tf/strategies/local_workers.py COUNT SCRIPT [ARGUMENT ...]", file=sys.stderr)
+        print("error: write python tools/local_workers.py COUNT SCRIPT [ARGUMENT ...]", file=sys.stderr)
         return 1
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     # Signals wait until there are workers to pass them on to.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import iterand_tf
-from export.bake import bake
+from export import bake
 from export.fold import Folded, fold_batch_normalization
 from export.network import Network
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +17,7 @@ from export import served_outputs as served_outputs_lib
 from export.entropy import kernel_entropy_bits
 from export.interface import Interface
 from export.network import Network
-from export.pack import PackedKernel
+from export.pack import DTYPES, PackedKernel
 from export.saved_model import write_saved_model
 from export.versions import being_written
 from iterand_tf.errors import ExportError
@@ -60,24 +59,35 @@ class Artifact:
     def entropies(self) -> list[float]:
         """Bits of information in the values of each kernel."""
         return [
-            kernel_entropy_bits(kernel.values, packed.value_bytes)
+            kernel_entropy_bits(kernel.values, np.dtype(DTYPES[packed.dtype]).itemsize)
             for kernel, packed in zip(self.rounded.kernels, self.packed, strict=True)
         ]
 
     def write(self, name: str, path: pathlib.Path) -> int:
         """Writes one format to a directory that does not exist yet; returns the size of the kernels in it."""
         if name in ("tflite", "onnx"):
-            with tempfile.TemporaryDirectory() as dense:
-                write_saved_model(self.network, pathlib.Path(dense), self.interface)
-                if name == "onnx":
-                    onnx.write_onnx(pathlib.Path(dense), path)
-                else:
-                    tflite.write_tflite(pathlib.Path(dense), path, self.sample if self.tflite_int8 else None)
+            with tempfile.TemporaryDirectory() as directory:
+                dense = pathlib.Path(directory)
+                write_saved_model(self.network, dense, self.interface)
+                calibration = self.sample if self.tflite_int8 else None
+                contents = onnx.to_onnx(dense) if name == "onnx" else tflite.to_tflite(dense, calibration)
+            with being_written(path):
+                path.mkdir(parents=True)
+                (path / f"model.{name}").write_bytes(contents)
         else:
             network, packed = (self.rounded, self.packed) if name == "packed" else (self.network, None)
             write_saved_model(network, path, self.interface, packed, self.decode, self.labels)
+        records = self._records(name)
+        with being_written(path):
+            serving_extras.write_record(path, name, self.flags, records)
+            if name in ("packed", "dense"):
+                serving_extras.write_warmup(path, self.sample)
+        return sum(record["stored_bytes"] for record in records)
+
+    def _records(self, name):
+        """What export.json says of each kernel."""
         value_bytes = 1 if name == "tflite" and self.tflite_int8 else 4
-        records: list[dict[str, Any]] = [
+        return [
             {
                 "name": kernel.name,
                 "shape": kernel.values.shape,
@@ -91,11 +101,6 @@ class Artifact:
             }
             for kernel, packed, entropy in zip(self.network.kernels, self.packed, self.entropies, strict=True)
         ]
-        with being_written(path):
-            serving_extras.write_record(path, name, self.flags, records)
-            if name in ("packed", "dense"):
-                serving_extras.write_warmup(path, self.sample)
-        return sum(record["stored_bytes"] for record in records)
 
     def compare(self, name: str, served: dict[str, dict[str, np.ndarray]]) -> float:
         """The largest difference of what is served from the trained model.
@@ -153,13 +158,7 @@ def served_outputs(
 def compare_outputs(
     served: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float = TOLERANCE
 ) -> None:
-    """Raises ExportError when an output differs by too much of its largest value.
-
-    Args:
-        served: outputs by name; those that are not expected, as probabilities, are not compared.
-        expected: outputs by name.
-        tolerance: how much is too much.
-    """
+    """Raises ExportError when an expected output differs by more than this part of its largest value."""
     for name, values in expected.items():
         difference = largest_difference({name: served[name]}, {name: values})
         if not difference <= tolerance * float(np.max(np.abs(values), initial=0)):

@@ -39,21 +39,6 @@ def encode_bits(bits: np.ndarray) -> tuple[str, bytes]:
     return min(candidates, key=lambda candidate: len(candidate[1]))
 
 
-def decode_bits(kind: str, codes: bytes) -> np.ndarray:
-    """Places of the ones, ascending.
-
-    Example:
-
-    >>> decode_bits(*encode_bits(np.array([True, False, True]))).tolist()
-    [0, 2]
-    """
-    contents = np.frombuffer(codes if kind == "plain" else zlib.decompress(codes), np.uint8)
-    if kind != "gaps":
-        return np.flatnonzero(np.unpackbits(contents, bitorder="little"))
-    is_one = contents < MOST_ZEROS
-    return np.cumsum(contents.astype(np.int64) + is_one)[is_one] - 1
-
-
 def _gaps(ones):
     zeros = np.diff(ones, prepend=-1) - 1
     ends = np.cumsum(zeros // MOST_ZEROS + 1)

@@ -12,14 +12,10 @@ _UNIFORM = ("kaiming_uniform", "uniform")
 
 
 def find_draws(values: np.ndarray, source: SubnetKernel) -> Drawn | None:
-    """The draws of the entries that are not zero; None unless the draws so far explain them all, bit for bit.
+    """The draws of a kernel's entries that are not zero; None unless its draws so far explain them all, bit for bit.
 
     An entry that several draws would explain counts for the first of them, so that few draws are told apart. Signed
     constants need one draw: each entry is as the first draw says, or has the other sign.
-
-    Args:
-        values: float32 array of the kernel's shape.
-        source: the kernel whose effective values they may be.
 
     Example:
 

@@ -12,11 +12,7 @@ def kernel_entropy_bits(kernel: np.ndarray, value_bytes: int = 4) -> float:
     """Information in a kernel whose entries are independent, in bits.
 
     With few distinct values (ternary kernels of signed constants) it is the empirical entropy of the values; otherwise
-    that of the zeros' positions, and all bits of the entries that are not zero.
-
-    Args:
-        kernel: float array of any shape.
-        value_bytes: size of an entry that is not zero.
+    that of the zeros' positions, and all bits of the entries that are not zero, of `value_bytes` each.
 
     Example:
 
@@ -31,10 +27,7 @@ def kernel_entropy_bits(kernel: np.ndarray, value_bytes: int = 4) -> float:
 
 
 def entropy_bits(counts: Iterable[Any]) -> float:
-    """Information in independent symbols, in bits.
-
-    Args:
-        counts: how often each symbol occurs.
+    """Information in independent symbols, in bits, from how often each of them occurs.
 
     Example:
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from export import onnx
 from export.artifact import Artifact, compare_outputs, served_outputs
 from export.interface import HEADS, LOGITS, Interface
-from export.model_checks import check_built, check_decode, check_labels, check_logits, outputs_of, whole_image
+from export.model_checks import check_built, check_labels, check_logits, decoder, outputs_of
 from export.network import Network
 from export.pack import DTYPES
 from export.versions import check_export_dir, targets_of, written_whole
@@ -151,10 +151,7 @@ def export_saved_model(
         network = Network.of(model)
         packed = network.packed(kernel_dtype, seeded)
         rounded = network if kernel_dtype == "float32" else network.rounded(packed)
-        if decode is None and models.from_pixels_to_logits(model):
-            decode = whole_image(*interface.inputs.values())
-        if decode is not None:
-            check_decode(decode, interface.inputs)
+        decode = decoder(model, interface.inputs, decode)
         artifact = Artifact(network, packed, rounded, interface, decode, labels, flags, inputs, trained, tflite_int8)
         if rounded is not network:
             compare_outputs(artifact.own_outputs(network, inputs), trained)

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 import numpy as np
@@ -43,10 +42,7 @@ def fold_batch_normalization(model: keras.Model) -> FoldedModel:
     """Folds each BatchNormalization that alone reads a float32 Conv1D to Conv3D or Dense layer without activation.
 
     The folded model computes the same outputs up to rounding. A BatchNormalization elsewhere, for instance before the
-    convolution or after a depthwise one, stays.
-
-    Args:
-        model: a built functional or Sequential model of stock layers; it is not changed.
+    convolution or after a depthwise one, stays, and the model that is given is not changed.
 
     Example:
 
@@ -105,44 +101,30 @@ def _models(model):
 def _only_readers(model):
     """(name, reader's name) of each operation that is called once and read once, by an operation called once."""
     if isinstance(model, keras.Sequential):
-        names = [layer.name for layer in model.layers]
-        yield from itertools.pairwise(names)
+        yield from itertools.pairwise(layer.name for layer in model.layers)
         return
-    config = model.get_config()
-    calls = {operation["name"]: len(operation["inbound_nodes"]) for operation in config["layers"]}
-    readers: dict[str, list[str | None]] = {name: [] for name in calls}
-    for operation in config["layers"]:
+    operations = model.get_config()["layers"]
+    calls = {operation["name"]: len(operation["inbound_nodes"]) for operation in operations}
+    # Who calls the model reads its outputs.
+    readers: dict[str, list[str | None]] = {name: [None] * model.output_names.count(name) for name in calls}
+    for operation in operations:
         for name in _sources(operation["inbound_nodes"]):
             readers[name].append(operation["name"])
-    for name in _output_names(config["output_layers"]):
-        readers[name].append(None)
     for name, (reader, *others) in ((name, found) for name, found in readers.items() if found):
         if reader is not None and not others and calls[name] == calls[reader] == 1:
             yield name, reader
 
 
-def _sources(node: Any) -> Iterator[str]:
+def _sources(nodes):
     """Names of the operations whose results stand in a part of a functional model's configuration."""
-    if isinstance(node, dict):
-        if node.get("class_name") == "__keras_tensor__":
-            yield node["config"]["keras_history"][0]
-        else:
-            for value in node.values():
-                yield from _sources(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _sources(value)
+    names = []
 
+    def note(node):
+        if isinstance(node, dict) and node.get("class_name") == "__keras_tensor__":
+            names.append(node["config"]["keras_history"][0])
 
-def _output_names(node: Any) -> Iterator[str]:
-    """Names in a structure of `[name, node index, tensor index]`."""
-    if isinstance(node, dict):
-        node = list(node.values())
-    if node and isinstance(node[0], str):
-        yield node[0]
-    else:
-        for part in node:
-            yield from _output_names(part)
+    keras.tree.traverse(note, nodes)
+    return names
 
 
 def _fits(layer, normalization):

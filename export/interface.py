@@ -87,10 +87,7 @@ class Interface:
         return keras.tree.map_structure(lambda name: inputs[name], self.structure)
 
     def named(self, outputs: Any) -> dict[str, Any]:
-        """Outputs by name.
-
-        Args:
-            outputs: as the model gives them.
+        """By name the outputs that the model gives.
 
         Raises:
             ValueError: if they are not a tensor, or a list or dictionary of tensors, or are several and of a `head`.

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from export.network import as_served, inference_arguments
-from iterand_tf import checks
+from iterand_tf import checks, models
 from iterand_tf.cloning import is_graph
 from iterand_tf.data.augmentation import whole_of_encoded
 from iterand_tf.errors import ExportError
@@ -21,19 +21,16 @@ def check_built(model, sample):
         )
 
 
-def whole_image(spec):
-    """Decodes an image to an input of 1 or 3 channels; None if inputs are not such images of known size."""
-    height, width, channels = spec.shape[1:] if len(spec.shape) == 4 else (None, None, None)
-    if height is None or width is None or channels not in (1, 3):
-        return None
-    return lambda encoded: whole_of_encoded(encoded, (height, width), channels)
+def decoder(model, inputs, decode):
+    """The function of an encoded image to an input: `decode`, or for networks of `build` the whole image; or None.
 
-
-def check_decode(decode, inputs):
-    """Raises ValueError if the decoder does not give inputs of the model.
-
-    Its own errors come here, too: inside of tf.map_fn one would leave TensorFlow's scope of variables changed.
+    Raises ValueError if it does not give inputs of the model. Its own errors come here, too: inside of tf.map_fn one
+    would leave TensorFlow's scope of variables changed.
     """
+    if decode is None and models.from_pixels_to_logits(model):
+        decode = _whole_image(*inputs.values())
+    if decode is None:
+        return None
     if len(inputs) > 1:
         raise checks.ArgumentError("decode", "left out for a model of several inputs", decode)
     traced = tf.function(decode, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
@@ -43,6 +40,15 @@ def check_decode(decode, inputs):
         shape = tuple(spec.shape[1:])
         wanted = f"a function of an encoded image that gives a {spec.dtype.name} tensor of shape {shape}"
         raise checks.ArgumentError("decode", wanted, image)
+    return decode
+
+
+def _whole_image(spec):
+    """Decodes an image to an input of 1 or 3 channels; None if inputs are not such images of known size."""
+    height, width, channels = spec.shape[1:] if len(spec.shape) == 4 else (None, None, None)
+    if height is None or width is None or channels not in (1, 3):
+        return None
+    return lambda encoded: whole_of_encoded(encoded, (height, width), channels)
 
 
 def check_labels(labels, outputs):

@@ -12,7 +12,7 @@ import numpy as np
 
 from export.draws import find_draws
 from export.fold import fold_batch_normalization
-from export.pack import PackedKernel, decode, encode, encode_drawn
+from export.pack import PackedKernel, encode, encode_drawn, round_values
 from iterand_tf.cloning import CannotCloneError, is_graph
 from iterand_tf.conversion import bake, can_bake
 from iterand_tf.layers import SubnetKernel, built_subnet_layers
@@ -102,12 +102,7 @@ class Network:
         return cls(served, tuple(kernels))
 
     def packed(self, dtype: str, seeded: bool) -> list[PackedKernel]:
-        """The kernels packed, see `export.pack.encode`.
-
-        Args:
-            dtype: type of the values that a packed kernel holds.
-            seeded: whether kernels may be coded by the draws that they come from.
-        """
+        """The kernels packed by values of a type, or if `seeded` by their draws where that is smaller."""
         by_value = [encode(kernel.values, dtype) for kernel in self.kernels]
         if not seeded:
             return by_value
@@ -121,7 +116,8 @@ class Network:
     def rounded(self, packed: Sequence[PackedKernel]) -> Self:
         """The network with the kernels that come out of packed ones."""
         kernels = (
-            dataclasses.replace(kernel, values=decode(each)) for kernel, each in zip(self.kernels, packed, strict=True)
+            dataclasses.replace(kernel, values=round_values(kernel.values, each.dtype))
+            for kernel, each in zip(self.kernels, packed, strict=True)
         )
         return dataclasses.replace(self, kernels=tuple(kernels))
 

@@ -6,10 +6,8 @@ import pathlib
 
 import tensorflow as tf
 
-from export.versions import being_written
 from iterand_tf.errors import ExportError, first_line
 
-FILE_NAME = "model.onnx"
 # Of 2022: every runtime of today reads it, and tf2onnx writes no later one.
 _OPSET = 18
 
@@ -21,12 +19,10 @@ def check_installed() -> None:
         raise ExportError(f"the format onnx needs {' and '.join(missing)}; run pip install '.[onnx]' in the checkout.")
 
 
-def write_onnx(dense: pathlib.Path, path: pathlib.Path) -> None:
-    """Converts a dense SavedModel's `serving_default` to `path/model.onnx`, of the same names of inputs and outputs.
+def to_onnx(dense: pathlib.Path) -> bytes:
+    """The contents of an ONNX file of the `serving_default` in a dense SavedModel's directory.
 
-    Args:
-        dense: directory of the SavedModel.
-        path: the directory to write; created if need be.
+    Inputs and outputs keep their names.
 
     Raises:
         ExportError: if ONNX has no operation for a part of the network.
@@ -65,11 +61,9 @@ def write_onnx(dense: pathlib.Path, path: pathlib.Path) -> None:
             tensors_to_rename=inputs | outputs,
         )
         onnx.checker.check_model(proto)
+        return proto.SerializeToString()
     except Exception as error:
         raise ExportError(f"ONNX cannot express this network ({first_line(error)}); export another format.") from error
     finally:
         for logger, level in loggers.items():
             logger.setLevel(level)
-    with being_written(path):
-        path.mkdir(parents=True, exist_ok=True)
-        (path / FILE_NAME).write_bytes(proto.SerializeToString())

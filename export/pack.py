@@ -17,16 +17,12 @@ sparsity of 0.99 (tests/export/pack_test.py has the table).
 """
 
 import dataclasses
-import math
-import zlib
 
 import ml_dtypes
 import numpy as np
 
-from export.bits import compress, decode_bits, encode_bits
+from export.bits import compress, encode_bits
 from export.entropy import entropy_bits
-from export.philox import uniform_at
-from iterand_tf import checks
 
 MOST_SYMBOLS = 256
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
@@ -78,9 +74,9 @@ class PackedKernel:
         return sum(map(len, self.parts))
 
     @property
-    def value_bytes(self) -> int:
-        """Size of one value as it is stored, or as it is drawn again."""
-        return 4 if self.num_draws else np.dtype(DTYPES[self.kinds[-1]]).itemsize
+    def dtype(self) -> str:
+        """Type of the values as they are stored, or as they are drawn again; a key of `DTYPES`."""
+        return "float32" if self.num_draws else self.kinds[-1]
 
 
 def round_values(kernel: np.ndarray, dtype: str) -> np.ndarray:
@@ -88,19 +84,14 @@ def round_values(kernel: np.ndarray, dtype: str) -> np.ndarray:
 
     A kernel of few distinct values comes back as it is: the type is that of stored values, and they are few.
 
-    Args:
-        kernel: float32 array of any shape.
-        dtype: a key of `DTYPES`.
-
     Raises:
-        ValueError: if the type is unknown, or a finite value too large for it.
+        ValueError: if a finite value is too large for the type.
 
     Example:
 
     >>> round_values(np.arange(300, dtype=np.float32) / 3, "bfloat16")[1].item()
     0.333984375
     """
-    checks.one_of("dtype", dtype, tuple(DTYPES))
     if dtype == "float32" or len(np.unique(kernel.view(np.uint32))) <= MOST_SYMBOLS:
         return kernel
     with np.errstate(over="ignore"):
@@ -111,13 +102,9 @@ def round_values(kernel: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def encode(kernel: np.ndarray, dtype: str = "float32") -> PackedKernel:
-    """Packs a float32 kernel by its values; `decode` gives `round_values(kernel, dtype)` back bit for bit.
+    """Packs a float32 kernel by its values; `export.unpack` gives `round_values(kernel, dtype)` back bit for bit.
 
     In float32 that is the kernel itself, negative zeros and NaN included.
-
-    Args:
-        kernel: float32 array of any shape, empty ones included.
-        dtype: type that values are stored in, a key of `DTYPES`.
 
     Raises:
         ValueError: if the kernel is not float32, or as `round_values`.
@@ -162,15 +149,14 @@ def _by_value(flat, dtype):
 
 
 def encode_drawn(kernel: np.ndarray, drawn: Drawn) -> PackedKernel:
-    """Packs a float32 kernel by the draws that its entries come from; `decode` gives it back bit for bit.
+    """Packs a float32 kernel by the draws that all its entries but positive zeros come from.
 
-    Args:
-        kernel: float32 array of any shape.
-        drawn: where all entries but positive zeros come from.
+    `export.unpack` gives it back bit for bit.
 
     Example:
 
-    >>> kernel = uniform_at(np.full(1000, 7), np.arange(1000)) * 2 - 1
+    >>> import tensorflow as tf
+    >>> kernel = tf.random.stateless_uniform((1000,), [7, 0], -1, 1, alg="philox").numpy()
     >>> packed = encode_drawn(kernel, Drawn(seeds=(7,), index=np.zeros(1000, int), magnitude=1.0, signs=False))
     >>> packed.coding, packed.num_bytes < 100
     ('seeded', True)
@@ -192,60 +178,6 @@ def encode_drawn(kernel: np.ndarray, drawn: Drawn) -> PackedKernel:
             coded.append(_encode_symbols(drawn.index[others] - 1, len(drawn.seeds) - 1))
     kinds, parts = zip(*coded, strict=True)
     return PackedKernel(coding, kernel.shape, kinds, parts, entropy, len(drawn.seeds))
-
-
-def decode(packed: PackedKernel) -> np.ndarray:
-    """The kernel that was encoded.
-
-    Example:
-
-    >>> decode(encode(np.array([1.0, 0.0], np.float32))).tolist()
-    [1.0, 0.0]
-    """
-    flat: np.ndarray = np.zeros(math.prod(packed.shape), np.float32)
-    if packed.coding == "raw":
-        flat[:] = _values(packed.kinds[0], packed.parts[0])
-    else:
-        places = decode_bits(packed.kinds[0], packed.parts[0])
-        flat[places] = _KEPT[packed.coding](places, packed.kinds[1:], packed.parts[1:])
-    return flat.reshape(packed.shape)
-
-
-def _kept_values(places, kinds, parts):
-    return _values(kinds[0], parts[0])
-
-
-def _kept_symbols(places, kinds, parts):
-    table = _values(kinds[1], parts[1])
-    return table[_decode_symbols(kinds[0], parts[0], len(table))[: len(places)]]
-
-
-def _kept_draws(places, kinds, parts):
-    seeds, bound = _seeds_and_magnitude(kinds, parts)
-    index = np.zeros(len(places), np.int64)
-    if len(kinds) > 2:
-        others = decode_bits(kinds[2], parts[2])
-        index[others] = 1 + _decode_symbols(kinds[3], parts[3], len(seeds) - 1)[: len(others)]
-    return uniform_at(seeds[index], places) * (bound + bound) - bound
-
-
-def _kept_signs(places, kinds, parts):
-    seed, constant = _seeds_and_magnitude(kinds, parts)
-    signs = np.where(uniform_at(np.broadcast_to(seed, places.shape), places) < 0.5, constant, -constant)
-    if len(kinds) > 2:
-        signs[decode_bits(kinds[2], parts[2])] *= -1
-    return signs
-
-
-def _seeds_and_magnitude(kinds, parts):
-    return (np.frombuffer(part, kind) for kind, part in zip(kinds[:2], parts[:2], strict=True))
-
-
-_KEPT = {"mask": _kept_values, "symbols": _kept_symbols, "seeded": _kept_draws, "seeded_signs": _kept_signs}
-
-
-def _values(kind, part):
-    return np.frombuffer(part, DTYPES[kind]).astype(np.float32)
 
 
 def symbols_per_byte(base: int) -> int:
@@ -271,12 +203,3 @@ def _encode_symbols(symbols, base):
     digits = np.zeros((-(-symbols.size // per_byte), per_byte), np.int64)
     digits.ravel()[: symbols.size] = symbols
     return "symbols", compress((digits * base ** np.arange(per_byte)).sum(axis=1).astype(np.uint8))
-
-
-def _decode_symbols(kind, codes, base):
-    contents = np.frombuffer(zlib.decompress(codes), np.uint8).astype(np.int64)
-    if kind == "wide_symbols":
-        low, high = np.split(contents, 2)
-        return low + 256 * high
-    per_byte = symbols_per_byte(base)
-    return (contents[:, np.newaxis] // max(base, 1) ** np.arange(per_byte) % max(base, 1)).ravel()

@@ -40,25 +40,21 @@ def write_saved_model(
         labels: class names, written as the asset `labels.txt`, one a line.
     """
     module = tf.Module()
-    names = [kernel.name for kernel in network.kernels]
-    kernels: Sequence[tf.Variable]
     if packed is None:
-        module.kernels = [tf.Variable(k.served, name=name) for k, name in zip(network.kernels, names, strict=True)]
+        module.kernels = [tf.Variable(kernel.served, name=kernel.name) for kernel in network.kernels]
         module.other_weights = [tf.Variable(v.numpy(), name=v.path) for v in network.other_weights]
-        kernels, other_weights = module.kernels, lambda: module.other_weights
     else:
-        scales, values = ([getattr(kernel, what) for kernel in network.kernels] for what in ("scale", "values"))
-        others = [variable.numpy() for variable in network.other_weights]
-        module.packed_kernels = PackedKernels(packed, values, names, scales, others)
-        module.kernels = kernels = module.packed_kernels.variables
+        values = [variable.numpy() for variable in network.other_weights]
+        module.packed_kernels = PackedKernels(packed, network.kernels, values)
+        module.kernels = module.packed_kernels.variables
         module.joined_weights = list(module.packed_kernels.joined_variables.values())
-        other_weights = module.packed_kernels.other_weights
         # The loaders want one variable that is saved.
         module.format_version = tf.Variable(_FORMAT_VERSION)
 
     @tf.function(input_signature=[interface.inputs], autograph=False)
     def serve(inputs):
-        return interface.served(network.outputs(interface.structured(inputs), kernels, other_weights()))
+        others = module.other_weights if packed is None else module.packed_kernels.other_weights()
+        return interface.served(network.outputs(interface.structured(inputs), module.kernels, others))
 
     signatures = {"serving_default": serve}
     if decode is not None:

@@ -32,12 +32,7 @@ def write_record(path: pathlib.Path, export_format: str, flags: str, kernels: li
 
 
 def write_warmup(path: pathlib.Path, sample: dict[str, np.ndarray]) -> None:
-    """Writes one warm-up request for `serving_default`, of zeros, where tensorflow-serving-api is installed.
-
-    Args:
-        path: the version's directory.
-        sample: inputs by name, of whose type and shape but for the batch size the zeros are.
-    """
+    """Writes one warm-up request, of zeros shaped as one of the sample, where tensorflow-serving-api is installed."""
     if importlib.util.find_spec("tensorflow_serving") is None:
         return
     from tensorflow_serving.apis import prediction_log_pb2

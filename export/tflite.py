@@ -6,18 +6,14 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from export.versions import being_written
 from iterand_tf.errors import ExportError, first_line
 
-FILE_NAME = "model.tflite"
 
-
-def write_tflite(dense: pathlib.Path, path: pathlib.Path, calibration: dict[str, np.ndarray] | None = None) -> None:
-    """Converts a dense SavedModel's `serving_default` to `path/model.tflite`.
+def to_tflite(dense: pathlib.Path, calibration: dict[str, np.ndarray] | None = None) -> bytes:
+    """The contents of a TensorFlow Lite file of a dense SavedModel's `serving_default`.
 
     Args:
         dense: directory of the SavedModel.
-        path: the directory to write; created if need be.
         calibration: a batch of inputs by name that represents what will be served: weights, activations and outputs
             become int8 and inputs uint8, with ranges taken from it; pixels that span 0-255 so stay what they are. None
             for float32. Kernels are quantized by output channel, so that ternary ones lose nothing.
@@ -37,11 +33,8 @@ def write_tflite(dense: pathlib.Path, path: pathlib.Path, calibration: dict[str,
     try:
         # The converter itself uses an interpreter that warns.
         with warnings.catch_warnings(action="ignore"):
-            contents = converter.convert()
+            return converter.convert()
     except Exception as error:
         raise ExportError(
             f"TensorFlow Lite cannot express this network ({first_line(error)}); export another format."
         ) from error
-    with being_written(path):
-        path.mkdir(parents=True, exist_ok=True)
-        (path / FILE_NAME).write_bytes(contents)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from export import philox
 from export.bits import MOST_ZEROS, compress
+from export.network import Kernel
 from export.pack import PackedKernel, symbols_per_byte
+from export.philox import uniform_at
 from export.unsaved_variable import unsaved_variable
 
 # The largest base of which two symbols fit a byte.
@@ -28,9 +29,7 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
 
     Args:
         packed: the kernels.
-        kernels: the arrays that come out.
-        names: of their variables.
-        scales: of their output channels (last axis), float32, by which the unpacked kernels are multiplied; or None.
+        kernels: what comes out, multiplied by their scales.
         other_weights: arrays of any type and shape that the network uses beside the kernels.
 
     Attributes:
@@ -41,23 +40,24 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
     def __init__(
         self,
         packed: Sequence[PackedKernel],
-        kernels: Sequence[np.ndarray],
-        names: Sequence[str],
-        scales: Sequence[np.ndarray | None],
+        kernels: Sequence[Kernel],
         other_weights: Sequence[np.ndarray],
     ):
         super().__init__()
         self._packed = packed
-        self._is_scaled = [scale is not None for scale in scales]
+        self._is_scaled = [kernel.scale is not None for kernel in kernels]
         # By `scales`, and by the names of types.
-        self._joined = {"scales": [scale for scale in scales if scale is not None]}
+        self._joined = {"scales": [kernel.scale for kernel in kernels if kernel.scale is not None]}
         for array in other_weights:
             self._joined.setdefault(array.dtype.name, []).append(array)
         self._types = [array.dtype.name for array in other_weights]
-        drawn_again = [kernel if each.num_draws else None for each, kernel in zip(packed, kernels, strict=True)]
-        self._of_entries = [None if kernel is None else _fingerprint(kernel).numpy() for kernel in drawn_again]
+        # Of the entries that are drawn again.
+        self._fingerprints = [
+            _fingerprint(kernel.values).numpy() if each.num_draws else None
+            for each, kernel in zip(packed, kernels, strict=True)
+        ]
         self._checksums = _fingerprints(*self._constants()).numpy()
-        self.variables = [unsaved_variable(kernel.shape, name) for kernel, name in zip(packed, names, strict=True)]
+        self.variables = [unsaved_variable(kernel.values.shape, kernel.name) for kernel in kernels]
         self.joined_variables = {
             name: unsaved_variable((sum(array.size for array in self._joined[name]),), name, name)
             for name in dict.fromkeys(self._types)
@@ -81,7 +81,7 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
             scales = self._joined["scales"]
             scales = _split(_of_bytes(joined["scales"], "float32"), scales) if scales else iter(())
             for packed, own, is_scaled, fingerprint, variable in zip(
-                self._packed, parts, self._is_scaled, self._of_entries, self.variables, strict=True
+                self._packed, parts, self._is_scaled, self._fingerprints, self.variables, strict=True
             ):
                 variable.assign(_unpack(packed, own, next(scales) if is_scaled else None, fingerprint))
             for name, variable in self.joined_variables.items():
@@ -97,7 +97,9 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
             for name, arrays in self._joined.items()
             if arrays
         }
-        return _parts(self._packed), joined
+        # The parts of a kernel, and the sizes of its axes.
+        parts = [tf.constant([*kernel.parts, np.array(kernel.shape, np.int32).tobytes()]) for kernel in self._packed]
+        return parts, joined
 
 
 def _split(flat, arrays):
@@ -119,25 +121,8 @@ def _fingerprints(parts, joined):
     return tf.strings.to_hash_bucket_fast(strings, _BUCKETS)
 
 
-def _parts(packed):
-    """For each kernel a vector of strings: its parts, and the sizes of its axes."""
-    return [tf.constant([*kernel.parts, np.int32(kernel.shape).tobytes()]) for kernel in packed]
-
-
 def _fingerprint(entries):
     return tf.strings.to_hash_bucket_fast(tf.io.serialize_tensor(entries), _BUCKETS)
-
-
-def unpack(packed: PackedKernel) -> tf.Tensor:
-    """The kernel, by operations that a SavedModel holds.
-
-    Example:
-
-    >>> from export.pack import encode
-    >>> unpack(encode(np.array([1.0, 0.0], np.float32))).numpy().tolist()
-    [1.0, 0.0]
-    """
-    return _unpack(packed, _parts([packed])[0], None, None)
 
 
 def _unpack(packed, parts, scale, fingerprint):
@@ -193,12 +178,12 @@ def _kept_draws(places, kinds, parts):
         others = _places(kinds[2])(parts[2])
         numbers = 1 + _symbols(kinds[3])(parts[3], tf.size(seeds) - 1)[: tf.size(others)]
         index = tf.tensor_scatter_nd_update(index, others[:, tf.newaxis], numbers)
-    return _uniform_at(seeds, index, places) * (bound + bound) - bound
+    return uniform_at(seeds, index, places) * (bound + bound) - bound
 
 
 def _kept_signs(places, kinds, parts):
     seed, constant = _seeds_and_magnitude(kinds, parts)
-    signs = tf.where(_uniform_at(seed, tf.zeros_like(places, tf.int32), places) < 0.5, constant, -constant)
+    signs = tf.where(uniform_at(seed, tf.zeros_like(places, tf.int32), places) < 0.5, constant, -constant)
     if len(kinds) > 2:
         others = _places(kinds[2])(parts[2])
         signs = tf.tensor_scatter_nd_update(signs, others[:, tf.newaxis], -tf.gather(signs, others))
@@ -263,41 +248,3 @@ def _symbols(kind):
     symbols = {"symbols": _narrow_symbols, "wide_symbols": _wide_symbols}[kind]
     signature = [tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int32)]
     return tf.function(symbols, input_signature=signature, autograph=False)
-
-
-_INTEGERS = tf.TensorSpec((None,), tf.int64)
-
-
-@tf.function(
-    input_signature=[tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,), tf.int32), _INTEGERS], autograph=False
-)
-def _uniform_at(seeds, index, places):
-    """`export.philox.uniform_at` of `seeds[index]`."""
-    seeds = tf.cast(seeds, tf.int64)
-    zero = tf.zeros_like(seeds)
-    words = _philox(seeds, zero, zero, zero, *(zero + part for part in philox.SEED_KEY))
-    low, high, *counter = (tf.gather(word, index) for word in words)
-    words = _philox(places // 4, tf.zeros_like(places), *counter, low, high)
-    lane = places % 4
-    word = tf.where(lane < 2, tf.where(lane < 1, *words[:2]), tf.where(lane < 3, *words[2:]))
-    fraction = tf.cast(word & (2**philox.FRACTION_BITS - 1), tf.float32)
-    return fraction * 2.0**-philox.FRACTION_BITS
-
-
-@tf.function(input_signature=[_INTEGERS] * 6, autograph=False)
-def _philox(a, b, c, d, low, high):
-    """Words of 32 bits stand in 64, where their products have room; a negative product has the same bits."""
-    half, word = tf.constant(32, tf.int64), tf.constant(2**32 - 1, tf.int64)
-
-    def one_round(number, a, b, c, d):
-        first, second = a * philox.MULTIPLIERS[0], c * philox.MULTIPLIERS[1]
-        low_key, high_key = (
-            (part + number * step) & word for part, step in zip((low, high), philox.KEY_STEPS, strict=True)
-        )
-        a = (tf.bitwise.right_shift(second, half) & word) ^ b ^ low_key
-        c = (tf.bitwise.right_shift(first, half) & word) ^ d ^ high_key
-        return number + 1, a, second & word, c, first & word
-
-    start = tf.constant(0, tf.int64)
-    _, *words = tf.while_loop(lambda number, *_: number < philox.ROUNDS, one_round, [start, a, b, c, d])
-    return words

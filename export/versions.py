@@ -64,28 +64,27 @@ def being_written(path: pathlib.Path) -> Iterator[None]:
 def written_whole(directory: pathlib.Path, targets: dict[str, pathlib.Path]) -> Iterator[dict[str, pathlib.Path]]:
     """Temporary directories to write, renamed to their targets at the end; removed after an error."""
     temporary = directory / f".{next(iter(targets.values())).name}.{os.getpid()}.tmp"
-    missing = [
-        path for path in (*{target.parent for target in targets.values()}, *directory.parents) if not path.exists()
-    ]
-    renamed = []
-    try:
+    paths = {name: temporary / name for name in targets}
+    parents = {directory, *directory.parents, *(target.parent for target in targets.values())}
+    with contextlib.ExitStack() as after_an_error:
+        # What comes last goes first: a directory before its parent.
+        for missing in sorted(path for path in parents if not path.exists()):
+            after_an_error.callback(_remove_if_empty, missing)
+        after_an_error.callback(shutil.rmtree, temporary, ignore_errors=True)
         # A killed process that had our number may have left one behind.
         shutil.rmtree(temporary, ignore_errors=True)
         with being_written(directory):
             temporary.mkdir(parents=True)
-        paths = {name: temporary / name for name in targets}
         yield paths
         with being_written(directory):
             for name, target in targets.items():
                 target.parent.mkdir(exist_ok=True)
                 paths[name].rename(target)
-                renamed.append(target)
-    except BaseException:
-        for path in (*renamed, temporary):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in sorted(missing, key=lambda path: len(path.parts), reverse=True):
-            # A directory that is not empty stays.
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
+                after_an_error.callback(shutil.rmtree, target, ignore_errors=True)
+        after_an_error.pop_all()
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_if_empty(directory):
+    with contextlib.suppress(OSError):
+        directory.rmdir()

@@ -6,7 +6,6 @@ from iterand_tf.masks.top_k import (
     masks_of_largest,
     num_kept,
     straight_through,
-    straight_through_mask,
     topk_mask,
 )
 
@@ -20,6 +19,5 @@ __all__ = [
     "parse_nm",
     "protect_largest",
     "straight_through",
-    "straight_through_mask",
     "topk_mask",
 ]

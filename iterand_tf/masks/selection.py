@@ -28,17 +28,7 @@ _MOST_HALVED = 2**18
 
 
 def select_largest(scores: Any, kept: Any) -> Any:
-    """Float32 mask of the `kept` largest of flat scores; ties are kept in the order of their index.
-
-    Args:
-        scores: float32 tensor of shape (size,), size > 0.
-        kept: a whole number from 0 to size, or an int32 tensor of it.
-
-    Example:
-
-    >>> select_largest(keras.ops.array([1.0, 3.0, 3.0]), 1).numpy().tolist()
-    [0.0, 1.0, 0.0]
-    """
+    """Float32 mask of the `kept` largest of flat scores, at least one; ties are kept in the order of their index."""
     size, kept = scores.shape[0], ops.cast(kept, "int32")
     if size < _SMALLEST:
         # What is appended ranks last: scores of -inf stand before it.
@@ -156,27 +146,15 @@ def _select_by_sample(scores, kept):
     last = ops.cond(
         totals[0] > kept, lambda: _last_tied(keys, edges, kept - totals[1]), lambda: ops.full((), size, "int32")
     )
-    keys, index = _key(scores), ops.arange(size, dtype="int32")
+    keys, index = sort_keys(scores), ops.arange(size, dtype="int32")
     selected = ops.logical_or(keys > edges[1], ops.logical_and(keys > edges[0], index < last))
     return ops.cast(selected, "float32")
-
-
-def sort_keys(scores: Any) -> Any:
-    """Int32 tensor that orders as float32 scores do: -0.0 equals 0.0, and NaN ranks with +inf.
-
-    Example:
-
-    >>> keys = sort_keys([1.0, -0.0, 0.0, float("nan"), float("inf")]).numpy()
-    >>> bool(keys[0] > keys[1] == keys[2]), bool(keys[3] == keys[4])
-    (True, True)
-    """
-    return _key(ops.convert_to_tensor(scores, dtype="float32"))
 
 
 def _sampled(scores, kept):
     """Four thresholds from a sample: the kept-th largest lies probably between the middle ones, else the outer ones."""
     size = scores.shape[0]
-    sample = ops.sort(_key(scores[:: _stride(size)]))
+    sample = ops.sort(sort_keys(scores[:: _stride(size)]))
     below = 1 - ops.cast(kept, "float32") / size
     deviation = ops.sqrt(below * (1 - below) * sample.shape[0])
     places = ops.cast(below * sample.shape[0] + np.array([-4, -0.8, 0.8, 4], np.float32) * deviation, "int32")
@@ -197,7 +175,7 @@ def _interpolated(edges, totals, kept):
     fraction = ops.cast(totals[0] - kept, "float32") / candidates
     deviation = ops.sqrt(fraction * (1 - fraction) / candidates) + 0.5 / candidates
     low, high = _value(edges[0]), _value(edges[1])
-    return _key(low + (high - low) * (fraction + np.array([-1.4, -0.45, 0.45, 1.4], np.float32) * deviation))
+    return sort_keys(low + (high - low) * (fraction + np.array([-1.4, -0.45, 0.45, 1.4], np.float32) * deviation))
 
 
 def _even(edges):
@@ -249,17 +227,17 @@ def _reached(counts, number):
 
 def _blocks(scores):
     """The keys of flat scores as (blocks, rows, columns); those behind them are below all."""
-    padded = ops.pad(_key(scores), [[0, -scores.shape[0] % _BLOCK]], constant_values=-_INFINITY - 1)
+    padded = ops.pad(sort_keys(scores), [[0, -scores.shape[0] % _BLOCK]], constant_values=-_INFINITY - 1)
     return ops.reshape(padded, (-1, _ROWS, _COLUMNS))
 
 
-def _key(values):
-    """Order-preserving int32 key of float32 values; -0.0 and 0.0 share the key 0, NaN and inf the largest."""
-    bits = ops.view(values, dtype="int32")
+def sort_keys(scores: Any) -> Any:
+    """Int32 tensor that orders as float32 scores do: -0.0 and 0.0 share the key 0, NaN and inf the largest."""
+    bits = ops.view(scores, dtype="int32")
     keys = ops.where(bits < 0, _INT32_MIN - bits, bits)
     return ops.where(ops.abs(keys) > _INFINITY, _INFINITY, keys)
 
 
 def _value(keys):
-    """The float32 value of a key: the inverse of `_key`."""
+    """The float32 scores of keys: the inverse of `sort_keys`."""
     return ops.view(ops.where(keys < 0, _INT32_MIN - keys, keys), dtype="float32")

@@ -97,21 +97,6 @@ def masks_of_largest(scores: Sequence[Any], kept: Any) -> list[Any]:
     ]
 
 
-def straight_through_mask(scores: Any, sparsity: float) -> Any:
-    """`topk_mask(scores, sparsity)` in the forward pass, the identity in the backward pass.
-
-    The forward value is the mask bit for bit; the gradient with respect to `scores` is the gradient with respect
-    to the mask, unchanged. Arguments, result and errors are those of `topk_mask`.
-
-    Example:
-
-    >>> straight_through_mask([0.5, -0.5], sparsity=0.5).numpy().tolist()
-    [1.0, 0.0]
-    """
-    scores = ops.cast(ops.convert_to_tensor(scores), "float32")
-    return straight_through(scores, topk_mask(ops.stop_gradient(scores), sparsity))
-
-
 @ops.custom_gradient
 def straight_through(scores: Any, mask: Any) -> Any:
     """The mask; its gradient goes to the scores unchanged.

@@ -65,7 +65,10 @@ class Supermask(Method):
         choices=tuple(_TRANSFORMS),
     )
     weight_distribution: str = option(
-        "signed_constant", "draw the frozen kernels from this distribution", choices=distributions.NAMES
+        "signed_constant",
+        "draw the frozen kernels, or the first ones with other methods, from this distribution; pruning takes "
+        "kaiming_uniform in place of signed_constant",
+        choices=distributions.NAMES,
     )
     weight_scale: float = option(1.0, "multiply the frozen kernels by this factor", above=0)
     score_distribution: str = option(

@@ -238,7 +238,7 @@ class Config:
     def _check_masks(self):
         method, masks = self.method, self.supermask
         if method.method in PRUNING:
-            for name in ("binarize", "score_transform", "score_distribution", "weight_distribution"):
+            for name in ("binarize", "score_transform", "score_distribution"):
                 if getattr(masks, name) != getattr(Supermask, name):
                     raise UserError(f"--{name} only works with frozen kernels, not with --method={method.method}.")
         if masks.mask == GLOBAL and method.head_sparsity is not None:

@@ -44,10 +44,11 @@ def build_model(config: Config, splits: data.Splits) -> keras.Model:
 def _layers(config) -> models.LayerFactory:
     """What the network is built of; the pruning methods begin with stock layers."""
     method, seed, synchronized = config.method, config.training.seed, config.model.synchronized_batch_normalization
-    if method.method in PRUNING:
-        return models.StockFactory(seed=seed, synchronized_batch_normalization=synchronized)
-    if method.method == "dense":
+    if method.method == "dense" or method.method in PRUNING:
         distribution, scale = config.supermask.weight_distribution, config.supermask.weight_scale
+        if method.method in PRUNING and distribution == "signed_constant":
+            # Magnitudes that are all equal cannot be ranked.
+            distribution = models.StockFactory.weight_distribution
         return models.StockFactory(distribution, scale, seed, synchronized)
     return models.SubnetFactory(
         config.supermask,

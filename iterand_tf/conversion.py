@@ -199,20 +199,21 @@ def bake(model: keras.Model) -> keras.Model:
             "bake cannot replace the Subnet layers inside wrappers and subclassed layers; use Subnet layers directly. "
             f"Received: model={model.name}"
         )
-    made: list[tuple[Subnet, keras.layers.Layer]] = []
+    made: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
 
     def replacement(layer):
-        if isinstance(layer, Subnet):
-            made.append((layer, copy_of(layer.layer, name=layer.name)))
-            return made[-1][1]
-        if isinstance(getattr(layer, "kernel_initializer", None), SampledKernel):
-            # A name that loads without this project; the values are copied.
-            return copy_of(layer, kernel_initializer="zeros")
-        return None
+        stock = layer.layer if isinstance(layer, Subnet) else layer
+        sampled = isinstance(getattr(stock, "kernel_initializer", None), SampledKernel)
+        if stock is layer and not sampled:
+            return None
+        # A name that loads without this project; the values are copied.
+        changes = {"kernel_initializer": "zeros"} if sampled else {}
+        made.append((layer, copy_of(stock, name=layer.name, **changes)))
+        return made[-1][1]
 
     baked = clone(model, replacement)
-    for subnet, stock in made:
-        assign_all(stock, subnet.baked_values())
+    for layer, stock in made:
+        assign_all(stock, layer.baked_values() if isinstance(layer, Subnet) else layer.variables)
     return baked
 
 

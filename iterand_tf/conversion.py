@@ -190,13 +190,13 @@ def bake(model: keras.Model) -> keras.Model:
     made: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
 
     def replacement(layer):
-        if isinstance(layer, Subnet):
-            made.append((layer, copy_of(layer.layer, name=layer.name)))
-        elif isinstance(getattr(layer, "kernel_initializer", None), SampledKernel):
-            # A name that loads without this project.
-            made.append((layer, copy_of(layer, kernel_initializer="zeros")))
-        else:
+        stock = layer.layer if isinstance(layer, Subnet) else layer
+        sampled = isinstance(getattr(stock, "kernel_initializer", None), SampledKernel)
+        if stock is layer and not sampled:
             return None
+        # A name that loads without this project; the values are copied.
+        changes = {"kernel_initializer": "zeros"} if sampled else {}
+        made.append((layer, copy_of(stock, name=layer.name, **changes)))
         return made[-1][1]
 
     baked = clone(model, replacement)

@@ -405,6 +405,17 @@ def test_one_ranking_for_a_whole_model(make, method, tmp_path):
         )
 
 
+def test_each_output_keeps_its_least_where_kernels_are_ranked_together():
+    for sparsity in (0.5, 0.7):
+        method = Supermask(sparsity, mask="global", min_per_channel=1)
+        subnet = to_subnet(conv_net(), method=method, seed=0, verbose=False)
+        total = sparsity_report(subnet).total
+        assert total.num_kept == total.num_weights - round(sparsity * total.num_weights)
+        for kernel in kernels_of(subnet):
+            assert kernel.num_kept == kernel.mask.numpy().sum()
+            assert (kernel.mask.numpy().reshape(-1, kernel.shape[-1]).sum(axis=0) >= 1).all()
+
+
 def test_ties_are_kept_in_the_models_order():
     subnet = to_subnet(conv_net(), 0.9, Supermask(mask="global"), verbose=False)
     for kernel in kernels_of(subnet):

@@ -11,6 +11,8 @@ from keras import ops
 from iterand_tf.checks import ArgumentError, Options, option
 from iterand_tf.masks import PER_KERNEL, nm_mask, num_kept, parse_nm, protect_largest
 
+_LOWEST = -float.fromhex("0x1.fffffep+127")
+
 
 @dataclasses.dataclass(frozen=True)
 class Method(Options, abc.ABC):
@@ -82,7 +84,9 @@ class Method(Options, abc.ABC):
             axes: of the kernel that an output sums over.
         """
         if pattern := parse_nm(self.mask):
-            return ops.where(nm_mask(ranked, *pattern, axes) > 0, ranked, -float("inf"))
+            # What the pattern leaves out ranks below everything, infinities included.
+            finite = ops.where(ranked == -float("inf"), _LOWEST, ranked)
+            return ops.where(nm_mask(ranked, *pattern, axes) > 0, finite, -float("inf"))
         return protect_largest(ranked, self.min_per_channel, axes) if self.min_per_channel else ranked
 
     def limits(self, shape: tuple[int, ...], axes: Sequence[int], owner: str) -> tuple[int, int]:

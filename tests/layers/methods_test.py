@@ -274,6 +274,17 @@ def test_the_least_of_each_output_is_kept_at_the_highest_sparsity():
     np.testing.assert_array_equal(layer.kernel_mask.numpy().sum(axis=0), [1] * 5)
 
 
+@pytest.mark.parametrize("value", [-np.inf, np.inf, np.nan, 0.0, -3.4028235e38])
+@pytest.mark.parametrize("sparsity", [0.5, 0.75])
+def test_equal_scores_of_any_value_fit_the_pattern(sparsity, value):
+    layer = SubnetDense(2, method=Supermask(sparsity, mask="1:2"), seed=0)
+    layer.build((None, 8))
+    layer.scores.assign(np.full((8, 2), value))
+    mask = layer.kernel_mask.numpy()
+    assert mask.sum() == layer.num_kept == 16 - round(sparsity * 16)
+    assert (mask.reshape(4, 2, 2).sum(axis=1) <= 1).all()
+
+
 def test_rerandomize_refuses_a_model_of_trained_kernels():
     for method in ("magnitude_pruning", "random_pruning"):
         model = keras.Sequential([keras.Input((4,)), SubnetDense(2, method=method)])

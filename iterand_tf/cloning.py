@@ -142,6 +142,9 @@ def copy_weights(source: keras.layers.Layer, target: keras.layers.Layer, but: Co
             f"that says all. Received: shapes={shapes[0]}, and of the new layer {shapes[1]}"
         )
     for old, new in zip(theirs, ours, strict=True):
+        if new.trainable != old.trainable:
+            # It was frozen after it was made, which no configuration says.
+            new.trainable = old.trainable
         for variable, other in zip(own_variables(new), own_variables(old), strict=True):
             if id(variable) not in but:
                 variable.assign(baked.get(id(other), other))

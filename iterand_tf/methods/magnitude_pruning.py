@@ -14,8 +14,9 @@ from iterand_tf.methods.method import Method
 class MagnitudePruning(Method):
     """Trains the kernel and computes with its largest entries.
 
-    The layer computes with `W * mask`, where the mask is 1 for the largest `|W|`. Entries that the mask leaves out keep
-    their values and get no gradient, so lowering the sparsity brings them back. The kernel starts as the stock layer
+    The layer computes with `W * mask`, where the mask is 1 for the largest `|W|`. Entries that the mask leaves out get
+    no gradient from the loss; momentum, weight decay and a regularizer still act on them. They come back where others
+    shrink below them, or where the sparsity is lowered. The kernel starts as the stock layer
     would start it, or with the values that the layer has. Raise the sparsity in training with `SparsityScheduler`.
 
     Args:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import iterand_tf
-from export import bake
 from export.fold import Folded, fold_batch_normalization
 from export.network import Network
+from iterand_tf import bake
 
 layers = keras.layers
 

@@ -11,15 +11,7 @@ from iterand_tf.errors import DataError, first_line
 
 
 def prepared_builder(name: str, data_dir: str) -> Any:
-    """TFDS's builder of a dataset, which is downloaded and prepared if it is not yet.
-
-    Args:
-        name: of the dataset, with or without configuration and version.
-        data_dir: TFDS root; empty for TFDS_DATA_DIR or TFDS's default.
-
-    Raises:
-        DataError: if there is no such dataset, or it cannot be prepared.
-    """
+    """TFDS's builder of a dataset, which is downloaded and prepared if it is not yet."""
     import tensorflow_datasets as tfds
 
     if "[" in name:

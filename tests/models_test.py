@@ -6,7 +6,7 @@ import pytest
 
 import iterand_tf
 from iterand_tf import models
-from iterand_tf.training.trained_network import num_kernel_entries
+from iterand_tf.training.network import num_kernel_entries
 
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
 WEIGHTS = [

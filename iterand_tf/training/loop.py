@@ -14,17 +14,15 @@ from iterand_tf import data
 from iterand_tf.errors import DataError, ModelDirError, UserError
 from iterand_tf.interruption import InterruptedRunError, deferred_signals
 from iterand_tf.sparsity_report import sparsity_report
-from iterand_tf.strategies.shared_statistics import ShareStatistics
-from iterand_tf.strategies.strategy import any_worker, distribute, workers_differ
-from iterand_tf.training.checkpoints import Checkpoints
+from iterand_tf.strategies.strategy import ShareStatistics, any_worker, distribute, workers_differ
+from iterand_tf.training.checkpoints import Checkpoints, TrainingState
 from iterand_tf.training.config import Config
 from iterand_tf.training.dataset import DatasetRecord, listed
 from iterand_tf.training.epoch_figures import EpochLine, EventFiles, MaskChanges, MetricsFile, Throughput
 from iterand_tf.training.model_dir import ModelDir
+from iterand_tf.training.network import accuracy, load_model, num_kernel_entries
 from iterand_tf.training.saving import ModelFile, SaveState
 from iterand_tf.training.schedules import rerandomize_callback, sparsity_callback, sparsity_end_step
-from iterand_tf.training.state import TrainingState
-from iterand_tf.training.trained_network import accuracy, load_model, num_kernel_entries
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,11 +16,7 @@ from iterand_tf.training.flags_file import changed_flags, flags_text
 
 
 class ModelDir:
-    """The files of a run.
-
-    Args:
-        path: the directory.
-    """
+    """The files of a run."""
 
     def __init__(self, path: pathlib.Path):
         self.path = path
@@ -36,9 +32,7 @@ class ModelDir:
     def for_run(cls, config: Config) -> Self:
         """The directory of `--model_dir`, or where that is empty a new name below runs/. Writes nothing.
 
-        Raises:
-            ModelDirError: if it cannot be written, holds a run that is not to be resumed, one made by other flags,
-                or something else.
+        It must be one that can be written, and empty or a run by the same flags that is to be resumed.
         """
         if not config.run.model_dir:
             if config.run.resume:
@@ -62,11 +56,7 @@ class ModelDir:
 
     @classmethod
     def existing(cls, path: str) -> Self:
-        """The directory of a finished or interrupted run.
-
-        Raises:
-            ModelDirError: if there is none.
-        """
+        """The directory of a finished or interrupted run."""
         if not path:
             raise ModelDirError("--mode=evaluate and --mode=export need --model_dir, the directory of a run.")
         run = cls(_local_path(path))
@@ -76,11 +66,7 @@ class ModelDir:
 
     @contextlib.contextmanager
     def created(self, config: Config) -> Iterator[None]:
-        """Creates the directory and its flags file, and keeps other runs out of it.
-
-        Raises:
-            ModelDirError: if another run is in it, or it cannot be written.
-        """
+        """Creates the directory and its flags file, and keeps other runs out of it."""
         with self.being_written():
             self.path.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:

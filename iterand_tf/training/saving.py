@@ -11,22 +11,17 @@ import keras
 from iterand_tf.callbacks import current_step
 from iterand_tf.errors import DivergedError
 from iterand_tf.interruption import InterruptedRunError
-from iterand_tf.training.state import DIVERGED, TrainingState
+from iterand_tf.training.checkpoints import DIVERGED, TrainingState
 
 
 class ModelFile:
-    """A `.keras` file of a network without its optimizer, which a reader sees whole, old or new.
-
-    Args:
-        path: of the file.
-    """
+    """A `.keras` file of a network without its optimizer, which a reader sees whole, old or new."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path
         self._copy: keras.Model | None = None
 
     def write(self, model: keras.Model) -> None:
-        """Writes the model as it is now."""
         # Keras saves the optimizer with a compiled model, and compiles what keras.models.clone_model gives.
         if self._copy is None:
             self._copy = type(model).from_config(model.get_config())
@@ -48,9 +43,7 @@ class SaveState(keras.callbacks.Callback):
     It stands last among the callbacks. Where a run has several workers, all have one, and one writes.
 
     Args:
-        state: of the run.
         best_model: the file of the best network by `val_accuracy`; without validation, of the last.
-        steps_per_epoch: of a whole epoch.
         checkpoint_steps: steps between two checkpoints inside an epoch; 0 for none.
         writes: whether this process writes files.
         should_stop: number of the signal that asks the run to stop, or None; called after each step.

@@ -7,7 +7,6 @@ from iterand_tf.data.folder import open_folder, open_folder_test
 from iterand_tf.data.shard import Shard
 from iterand_tf.data.splits import EvaluationSplit, Source, Splits
 from iterand_tf.data.tensorflow_errors import reading
-from iterand_tf.data.tfds_images import open_tfds
 from iterand_tf.errors import DataError
 
 __all__ = [
@@ -101,4 +100,9 @@ def load_test(
 
 
 def _opened(dataset, data_dir):
-    return open_digits() if dataset == "digits" else open_tfds(dataset, data_dir)
+    if dataset == "digits":
+        return open_digits()
+    # Importing tensorflow_datasets takes seconds.
+    from iterand_tf.data.tfds_images import open_tfds
+
+    return open_tfds(dataset, data_dir)

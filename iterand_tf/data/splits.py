@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -102,7 +102,7 @@ class Stored:
     """
 
     class_names: tuple[str, ...]
-    parts: dict[str, Any]
+    parts: Mapping[str, Part]
     notes: tuple[str, ...] = ()
 
     def split(
@@ -135,12 +135,16 @@ class Stored:
         train, held_out = self._hold_out(train, fraction, max_train_examples, seed, as_read=image_size > 0)
         validation = validation or held_out
 
-        def examples(part):
-            return part and part.examples(len(self.class_names), image_size, shape)
-
-        sources = {name: part.source() for name, part in self.parts.items()}
-        parts = (examples(test), self.class_names, sources, examples(train), examples(validation))
-        return Splits(*parts, image_size, tuple(notes))
+        num_classes = len(self.class_names)
+        return Splits(
+            test.examples(num_classes, image_size, shape),
+            self.class_names,
+            {name: part.source() for name, part in self.parts.items()},
+            train.examples(num_classes, image_size, shape),
+            validation.examples(num_classes, image_size, shape) if validation else None,
+            image_size,
+            tuple(notes),
+        )
 
     def test_split(self, image_size: int, test_split: float) -> EvaluationSplit:
         """What `split` would test on; where the dataset brings a test part, the others are not read."""

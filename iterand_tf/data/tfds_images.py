@@ -1,17 +1,20 @@
 """Image classification datasets of TensorFlow Datasets."""
 
+import contextlib
 import dataclasses
 import functools
+import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from iterand_tf.data.examples import ArrayExamples, EncodedExamples, Examples
 from iterand_tf.data.splits import Source, Stored, check_labels, num_held_out
-from iterand_tf.data.tfds_builder import image_and_label, prepared_builder
-from iterand_tf.errors import DataError
+from iterand_tf.errors import DataError, first_line
 
 _READ_BATCH = 1000
 # Datasets whose split named test has no labels.
@@ -26,8 +29,8 @@ def open_tfds(name: str, data_dir: str) -> Stored:
 
     A validation part that stands beside a test part is used to validate on, one without it to test on.
     """
-    builder = prepared_builder(name, data_dir)
-    image, label = image_and_label(builder, name)
+    builder = _prepared_builder(name, data_dir)
+    image, label = _image_and_label(builder, name)
     splits = {split for split, info in builder.info.splits.items() if info.num_examples}
     if "train" not in splits:
         raise DataError(f"--dataset={name} has no examples in its train split; choose a dataset that has some.")
@@ -46,6 +49,68 @@ def open_tfds(name: str, data_dir: str) -> Stored:
         decoded = functools.cache(functools.partial(_decoded, builder, split, image, label))
         parts[part] = _Part(builder, image, label, split, decoded)
     return _StoredByTfds(class_names, parts)
+
+
+def _prepared_builder(name, data_dir):
+    """TFDS's builder of a dataset, which is downloaded and prepared if it is not yet."""
+    if "[" in name:
+        raise DataError(
+            f"--dataset={name} names a part of a dataset; give the dataset's name alone, and choose parts by "
+            "--validation_split, --test_split and --max_train_examples."
+        )
+    if data_dir and not tf.io.gfile.isdir(os.path.expanduser(data_dir)):
+        raise DataError(f"--data_dir={data_dir} does not exist; give the directory that holds the prepared datasets.")
+    try:
+        builder = tfds.builder(name, data_dir=os.path.expanduser(data_dir) or None, file_format="tfrecord")
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise DataError(
+            f"--dataset={name} is not digits, folder:PATH or a dataset that TFDS knows ({first_line(error)})."
+        ) from error
+    except Exception as error:
+        # Whatever reads the dataset's description fails in its own way.
+        raise DataError(
+            f"--dataset={name} in --data_dir={data_dir} is damaged ({first_line(error)}); prepare it anew."
+        ) from error
+    if not builder.is_prepared():
+        _prepare(builder, name, data_dir)
+    return builder
+
+
+def _prepare(builder, name, data_dir):
+    root = pathlib.Path(os.path.expanduser(data_dir) or tfds.core.constants.DATA_DIR)
+    manual = root / "downloads" / "manual"
+    if builder.name == "imagenet2012" and not (manual / "ILSVRC2012_img_train.tar").exists():
+        raise DataError(
+            f"--dataset={name} is not prepared in {builder.data_dir}; put ILSVRC2012_img_train.tar and "
+            f"ILSVRC2012_img_val.tar from image-net.org into {manual} and start again, or give --data_dir."
+        )
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        _remove_empty_folders(root / "downloads")
+        _remove_empty_folders(root / builder.name)
+        raise DataError(
+            f"--dataset={name} is not prepared in {builder.data_dir} and could not be downloaded or prepared "
+            f"({first_line(error)}); give --data_dir or TFDS_DATA_DIR."
+        ) from error
+
+
+def _remove_empty_folders(top):
+    """Removes what TFDS has made below a folder, and the folder itself, where there are no files in it."""
+    for path, _, _ in os.walk(top, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+
+
+def _image_and_label(builder, name):
+    """The keys of images and labels in the examples; DataError if they are something else."""
+    keys = builder.info.supervised_keys
+    if keys and len(keys) == 2:
+        image, label = keys
+        features = builder.info.features
+        if isinstance(features[image], tfds.features.Image) and isinstance(features[label], tfds.features.ClassLabel):
+            return image, label
+    raise DataError(f"--dataset={name} is not an image classification dataset; choose one with images and labels.")
 
 
 class _StoredByTfds(Stored):
@@ -135,8 +200,6 @@ class _Part:
 
 
 def _decoded(builder, split, image, label):
-    import tensorflow_datasets as tfds
-
     # One shard after the other, as `labels` reads them.
     in_order = tfds.ReadConfig(interleave_cycle_length=1)
     batches = builder.as_dataset(split=split, batch_size=_READ_BATCH, shuffle_files=False, read_config=in_order)

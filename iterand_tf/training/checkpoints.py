@@ -118,6 +118,8 @@ class TrainingState:
 
     def continue_metrics(self) -> None:
         """Adds the metrics of the epoch's part before the interruption; call it after a step, when metrics exist."""
+        if not self._epoch_state:
+            return
         saved = [array for name, array in sorted(self._epoch_state.items()) if name.startswith("metric/")]
         for variable, part in zip(self._model.metrics_variables, saved, strict=True):
             variable.assign(np.asarray(variable) + part)
@@ -127,11 +129,6 @@ class TrainingState:
     def step(self) -> int:
         """Training steps done."""
         return current_step(self._model)
-
-    @property
-    def inside_epoch(self) -> bool:
-        """Whether metrics of the epoch are still to be continued."""
-        return bool(self._epoch_state)
 
 
 def restore_model(model: keras.Model, checkpoints: Checkpoints) -> bool:

@@ -20,11 +20,6 @@ class DatasetRecord:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, splits: Splits) -> Self:
-        """The record of what a run is about to train on."""
-        return cls(splits.class_names, splits.image_size, splits.sources, splits.notes)
-
-    @classmethod
     def from_json(cls, text: str) -> Self:
         """The record that `to_json` has written."""
         record: dict[str, Any] = json.loads(text)

@@ -1,4 +1,4 @@
-"""The figures of each epoch: speed and flips of masks, in metrics.csv, for TensorBoard and as a printed line."""
+"""The figures of each epoch, speed and flips of masks among them, in metrics.csv and for TensorBoard."""
 
 import csv
 import errno
@@ -135,15 +135,3 @@ class MaskChanges(keras.callbacks.Callback):
             ratios = zip(layers, before.flip_ratios(self._masks), strict=True)
             figures |= {f"mask_flip_ratio/{layer.name}": ratio for layer, ratio in ratios}
         self._event_file.write(epoch, figures)
-
-
-class EpochLine(keras.callbacks.Callback):
-    """Prints one line an epoch, for output that is not a terminal."""
-
-    def __init__(self, epochs: int):
-        super().__init__()
-        self._epochs = epochs
-
-    def on_epoch_end(self, epoch, logs=None):
-        values = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
-        print(f"epoch {epoch + 1}/{self._epochs}  {values}", flush=True)

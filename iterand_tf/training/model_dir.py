@@ -41,7 +41,12 @@ class ModelDir:
             time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
             return cls(pathlib.Path("runs", f"{dataset}_{config.model.model}_{config.method.method}_{time}"))
         run = cls(_local_path(config.run.model_dir))
-        run._check_writable()
+        try:
+            check_writable(run.path)
+        except OSError as error:
+            raise ModelDirError(
+                f"--model_dir={run.path} cannot be written ({error.strerror}); give another."
+            ) from error
         left_by_a_killed_start = {temporary_of(run.flags_file)}
         if not run.path.exists() or set(run.path.iterdir()) <= left_by_a_killed_start:
             return run
@@ -137,14 +142,6 @@ class ModelDir:
         # A link, and a directory that holds files of others, stay.
         with contextlib.suppress(OSError):
             self.path.rmdir()
-
-    def _check_writable(self):
-        try:
-            check_writable(self.path)
-        except OSError as error:
-            raise ModelDirError(
-                f"--model_dir={self.path} cannot be written ({error.strerror}); give another."
-            ) from error
 
     def check_flags(self, config: Config) -> None:
         """Raises ModelDirError unless the run was made by the flags of `config`, or ones that do not matter to it."""

@@ -77,9 +77,9 @@ class SaveState(keras.callbacks.Callback):
         self._state.continue_epoch()
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._state.inside_epoch:
-            self._state.continue_metrics()
-        self._check_finite(logs)
+        self._state.continue_metrics()
+        if not math.isfinite(loss := float(logs["loss"])):
+            raise DivergedError(f"the loss is {loss} after step {self._state.step}; {DIVERGED}")
         done = self._first_batch + batch + 1
         signal_number = self._should_stop()
         if done >= self._steps_per_epoch:
@@ -111,7 +111,3 @@ class SaveState(keras.callbacks.Callback):
         self._state.seconds = time.perf_counter() - self._start
         self._state.save(self._writes)
         self._saved_step = current_step(self.model)
-
-    def _check_finite(self, logs):
-        if not math.isfinite(float(logs["loss"])):
-            raise DivergedError(f"the loss is {float(logs['loss'])} after step {self._state.step}; {DIVERGED}")

@@ -77,7 +77,9 @@ def write_saved_model(
             file = pathlib.Path(directory, LABELS)
             file.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
             module.labels = tf.saved_model.Asset(str(file))
-        tf.saved_model.save(module, str(path), signatures=signatures)
+        # A served model needs no gradients, and those of functions of one's own refer to operations by their names.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(module, str(path), signatures=signatures, options=options)
         _drop_hints(path)
 
 

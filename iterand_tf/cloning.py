@@ -1,13 +1,15 @@
 """Copies of functional and Sequential models in which some layers are replaced."""
 
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+import tempfile
+from collections.abc import Callable, Collection
 from typing import Any
 
 import keras
 
 from iterand_tf.errors import first_line
-from iterand_tf.layers.walk import all_layers
+from iterand_tf.layers import Subnet, subnet_layers
+from iterand_tf.layers.walk import all_layers, own_variables
 
 # What a subclass of Keras's models may do its own way, and a copy of another class would not.
 _STEPS = ("call", "train_step", "test_step", "predict_step", "compute_loss", "compile", "fit")
@@ -61,7 +63,7 @@ def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.
     with _not_compiled(model):
         result = keras.models.clone_model(model, clone_function=copied, recursive=True)
     for layer, copy in copies:
-        assign_all(copy, layer.variables)
+        copy_weights(layer, copy)
     return _of_class(result, model)
 
 
@@ -109,39 +111,47 @@ def copy_of(layer: keras.layers.Layer, **changes: Any) -> keras.layers.Layer:
     return copy
 
 
-def assign_all(layer: keras.layers.Layer, values: Sequence[Any], but: Collection[int] = ()) -> None:
-    """Assigns values to the variables of a layer, in its order.
+def copy_weights(source: keras.layers.Layer, target: keras.layers.Layer, but: Collection[int] = ()) -> None:
+    """Gives a layer the weights of another one like it, and what else Keras saves of it, such as vocabularies.
 
     Args:
-        layer: a built layer.
-        values: one for each of its variables.
-        but: ids of variables that keep their own values.
+        source: a built layer or model. Kernels of Subnet layers inside are copied with zeros where they are pruned.
+        target: a built layer of the same classes and configurations, Subnet layers aside.
+        but: ids of variables of `target` that keep their values.
 
     Raises:
-        ValueError: if the layer has other variables.
+        ValueError: if the layers have other variables.
 
     Example:
 
-    >>> layer = keras.layers.Dense(1)
-    >>> layer.build((None, 2))
-    >>> assign_all(layer, [[[1.0], [2.0]], [3.0]])
-    >>> layer(keras.ops.ones((1, 2))).numpy().tolist()
-    [[6.0]]
+    >>> layers = [keras.layers.Dense(1), keras.layers.Dense(1)]
+    >>> for layer in layers:
+    ...     layer.build((None, 2))
+    >>> copy_weights(*layers)
+    >>> bool(keras.ops.all(layers[0].kernel == layers[1].kernel))
+    True
     """
-    shapes = [tuple(keras.ops.shape(value)) for value in values]
-    ours = [tuple(variable.shape) for variable in layer.variables]
-    if shapes != ours:
+    baked = {id(kernel.variable): kernel.baked() for layer in subnet_layers(source) for kernel in layer.subnet_kernels}
+    theirs, ours = ([each for each in all_layers(layer) if not isinstance(each, Subnet)] for layer in (source, target))
+    shapes = [
+        [tuple(variable.shape) for layer in layers for variable in own_variables(layer)] for layers in (theirs, ours)
+    ]
+    if shapes[0] != shapes[1]:
         raise ValueError(
-            f"the weights of the layer {layer.name} are not those that a layer of its configuration makes; give it a "
-            f"get_config that says all. Received: shapes={shapes}, and of the new layer {ours}"
+            f"the weights of {source.name} are not those that a layer of its configuration makes; give it a get_config "
+            f"that says all. Received: shapes={shapes[0]}, and of the new layer {shapes[1]}"
         )
-    for variable, value in zip(layer.variables, values, strict=True):
-        if id(variable) not in but:
-            variable.assign(value)
-    for each in all_layers(layer):
-        # Preprocessing layers compute what they use from their weights.
-        if hasattr(each, "finalize_state"):
-            each.finalize_state()
+    for old, new in zip(theirs, ours, strict=True):
+        for variable, other in zip(own_variables(new), own_variables(old), strict=True):
+            if id(variable) not in but:
+                variable.assign(baked.get(id(other), other))
+        if hasattr(old, "save_assets"):
+            with tempfile.TemporaryDirectory() as directory:
+                old.save_assets(directory)
+                new.load_assets(directory)
+        if isinstance(new, keras.layers.Normalization):
+            # It computes what it uses from its weights.
+            new.finalize_state()
 
 
 @contextlib.contextmanager

@@ -70,15 +70,6 @@ def learning_rate_schedule(
         epochs: all epochs, warm-up and fine-tune epochs included.
         warmup_epochs: epochs of linear growth from 0; cosine only.
         finetune_epochs: the last epochs, cosine only.
-
-    Raises:
-        ValueError: if `name` is unknown or the epochs do not fit.
-
-    Example:
-
-    >>> schedule = learning_rate_schedule("cosine", 0.4, 10, epochs=2, warmup_epochs=0, finetune_epochs=0)
-    >>> [round(float(schedule(step)), 3) for step in (0, 10, 20)]
-    [0.4, 0.2, 0.0]
     """
     checks.one_of("name", name, LR_SCHEDULES)
     if name != "cosine" and (warmup_epochs or finetune_epochs):
@@ -105,16 +96,7 @@ def learning_rate_schedule(
 
 
 def optimizer(name: str, learning_rate: Any, momentum: float, weight_decay: float) -> keras.optimizers.Optimizer:
-    """`"sgd"` with coupled L2 `weight_decay`, or `"adamw"` with decoupled `weight_decay` and no use for `momentum`.
-
-    Raises:
-        ValueError: if `name` is unknown.
-
-    Example:
-
-    >>> optimizer("sgd", 0.1, momentum=0.9, weight_decay=5e-4).l2
-    0.0005
-    """
+    """`"sgd"` with coupled L2 `weight_decay`, or `"adamw"` with decoupled `weight_decay` and no use for `momentum`."""
     if checks.one_of("name", name, OPTIMIZERS) == "sgd":
         return CoupledSGD(learning_rate, momentum, l2=weight_decay)
     return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)

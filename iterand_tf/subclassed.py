@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 
-from iterand_tf.cloning import CannotCloneError, is_graph
-from iterand_tf.layers import Subnet, subnet_layers
+from iterand_tf.cloning import CannotCloneError, copy_weights, is_graph
+from iterand_tf.layers import Subnet
 from iterand_tf.layers.walk import all_layers, inner_layers, own_variables
 
 # Names that TensorFlow's own bookkeeping begins with.
@@ -140,12 +140,7 @@ def _made_again(model, cls, get_config):
         copy = cls.from_config(get_config())
         copy.build_from_config(model.get_build_config())
         copy.built = True
-        layers = [[layer for layer in all_layers(each) if not isinstance(layer, Subnet)] for each in (model, copy)]
-        kernels = [kernel for layer in subnet_layers(model) for kernel in layer.subnet_kernels]
-        baked = {id(kernel.variable): kernel.baked() for kernel in kernels}
-        for theirs, ours in zip(*layers, strict=True):
-            for source, target in zip(own_variables(theirs), own_variables(ours), strict=True):
-                target.assign(baked.get(id(source), source))
+        copy_weights(model, copy)
     except Exception as error:
         # get_config, from_config and call are the user's own, and fail in their own ways.
         raise CannotCloneError(

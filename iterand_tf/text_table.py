@@ -28,15 +28,7 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """The same table as Markdown.
-
-    Example:
-
-    >>> print(markdown_table([("method", "accuracy"), ("dense", "0.9")]))
-    | method | accuracy |
-    |---|--:|
-    | dense | 0.9 |
-    """
+    """The same table as Markdown."""
     head, *body = (f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
     rule = "|" + "|".join("--:" if is_number else "---" for is_number in _number_columns(rows)) + "|"
     return "\n".join([head, rule, *body])

@@ -79,6 +79,9 @@ def what_to_write(targets: dict[str, Target]) -> list[str]:
     ]
     for name, target in targets.items():
         imported = set().union(*map(imports, target.files)) & FILES.keys()
+        if name == "main":
+            # Python runs the package's __init__.py first, of which imports inside of the package say nothing.
+            imported |= {"iterand_tf"} & FILES.keys()
         deps = {owner for module in imported for owner in owners[FILES[module]]} - {name}
         if deps != target.deps:
             lines.append(f'into the target "{name}":\n{deps_line(deps)}')

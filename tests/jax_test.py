@@ -29,9 +29,24 @@ sys.meta_path.insert(0, _NoTensorFlow)  # type: ignore[arg-type]
 import keras
 import mask_tables
 import numpy as np
+from stock_layers import stock_of
 
 import iterand_tf
-from iterand_tf import Rerandomize, SparsitySchedule, Subnet, masks, models, sparsity_report, to_subnet
+from iterand_tf import (
+    MagnitudePruning,
+    RandomPruning,
+    Rerandomize,
+    SparsityScheduler,
+    Subnet,
+    SubnetDense,
+    Supermask,
+    bake,
+    masks,
+    models,
+    rerandomize_model,
+    sparsity_report,
+    to_subnet,
+)
 from iterand_tf.distributions import NAMES, sample
 from iterand_tf.optimization import CoupledSGD
 
@@ -79,35 +94,46 @@ LAYERS = {
     "attention": (lambda: layers.MultiHeadAttention(2, 4), [(5, 8), (6, 8)]),
     "block": (lambda: keras.Sequential([layers.Conv2D(4, 3), layers.BatchNormalization()]), [(8, 8, 2)]),
 }
-OPTIONS = [
-    {},
-    {"binarize": True, "weight_distribution": "kaiming_uniform"},
-    {"method": "magnitude_pruning"},
-    {"method": "random_pruning"},
-    {"min_per_channel": 1},
-    {"mask": "1:2"},
+METHODS = [
+    Supermask(),
+    Supermask(binarize=True, weight_distribution="kaiming_uniform"),
+    MagnitudePruning(),
+    RandomPruning(),
+    Supermask(min_per_channel=1),
+    Supermask(mask="1:2"),
+    MagnitudePruning(0.75, mask="1:2"),
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("method", METHODS, ids=str)
 @pytest.mark.parametrize("name", LAYERS)
-def test_outputs_are_those_of_the_stock_layer(name, options):
+def test_outputs_are_those_of_the_stock_layer(name, method):
     make, shapes = LAYERS[name]
-    layer = Subnet(make(), sparsity=0.5, seed=3, **options)
+    layer = Subnet(make(), method=method, seed=3)
     inputs = [
         np.random.default_rng(number).normal(size=(4, *shape)).astype("f4") for number, shape in enumerate(shapes)
     ]
-    np.testing.assert_allclose(layer(*inputs), layer.to_stock()(*inputs), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer(*inputs), stock_of(layer, *inputs)(*inputs), rtol=1e-4, atol=1e-5)
     for kernel in layer.subnet_kernels:
-        assert np.asarray(kernel.mask).sum() == kernel.num_kept == kernel.num_weights / 2
+        assert np.asarray(kernel.mask).sum() == kernel.num_kept == kernel.num_weights * (1 - method.sparsity)
+        if method.mask == "1:2":
+            ranked = np.abs(kernel.variable) if kernel.scores is None else np.asarray(kernel.scores)
+            axes = tuple(range(len(kernel.shape) - 1))
+            if name != "attention":
+                expected = mask_tables.pattern_oracle(np.asarray(ranked), kernel.num_kept, axes, (1, 2))
+                np.testing.assert_array_equal(kernel.mask, expected)
 
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (32, 8, 8, 1)).astype(np.float32)
 LABELS = np.arange(32) % 10
 
 
-def network(**options):
-    return models.build("conv2", (8, 8, 1), 10, models.SubnetFactory(**options), 0.1, batch_normalization=True)
+def network(method=None):
+    method = method or Supermask()
+    if isinstance(method, Supermask):
+        return models.build("conv2", (8, 8, 1), 10, models.SubnetFactory(method), 0.1, batch_normalization=True)
+    stock = models.build("conv2", (8, 8, 1), 10, models.StockFactory(), 0.1, batch_normalization=True)
+    return to_subnet(stock, method=method, verbose=False)
 
 
 def fit(model, callbacks, epochs=2):
@@ -116,7 +142,7 @@ def fit(model, callbacks, epochs=2):
 
 
 def test_rerandomization_between_the_steps_of_fit(tmp_path):
-    model = network(weight_distribution="kaiming_uniform")
+    model = network(Supermask(weight_distribution="kaiming_uniform"))
     before = [np.asarray(layer.kernel) for layer in iterand_tf.subnet_layers(model)]
     history = fit(model, [Rerandomize(5, 0.5)], epochs=4)
     assert history["loss"][-1] < history["loss"][0]
@@ -139,9 +165,9 @@ def test_nothing_else_changes_the_kernels():
 
 
 @pytest.mark.parametrize("mask", ["per_kernel", "global"])
-@pytest.mark.parametrize("method", ["iterand", "magnitude_pruning"])
+@pytest.mark.parametrize("method", [Supermask, MagnitudePruning])
 def test_each_step_has_the_sparsity_of_the_schedule(method, mask):
-    model = network(method=method, mask=mask)
+    model = network(method(mask=mask))
     kept = []
 
     class Record(keras.callbacks.Callback):
@@ -150,7 +176,7 @@ def test_each_step_has_the_sparsity_of_the_schedule(method, mask):
             kept.append(sparsity_report(self.model).total.num_kept)
 
     # The callback that stands after the schedule sees what the next step computes with.
-    fit(model, [SparsitySchedule(lambda step: min(0.1 * step, 0.6)), Record()])
+    fit(model, [SparsityScheduler(lambda step: min(0.1 * step, 0.6)), Record()])
     sizes = [layer.num_weights for layer in sparsity_report(model).layers]
     for step, count in enumerate(kept, start=1):
         sparsity = float(str(min(0.1 * step, 0.6)))
@@ -173,6 +199,46 @@ def test_a_converted_model_trains():
         assert np.asarray(kernel.mask).sum() == kernel.num_weights - round(0.5 * kernel.num_weights)
 
 
+def test_kernels_that_are_ranked_together_are_ranked_anew_at_every_event():
+    model = network(MagnitudePruning(0.8, mask="global"))
+    fit(model, [SparsityScheduler(0.8, frequency=4)])
+    kernels = [kernel for layer in iterand_tf.subnet_layers(model) for kernel in layer.subnet_kernels]
+    ranked = [np.abs(kernel.variable).ravel() for kernel in kernels]
+    flat = np.concatenate(ranked)
+    # The last event was after the last of 16 steps.
+    threshold = np.sort(flat)[round(0.8 * flat.size)]
+    assert [kernel.num_kept for kernel in kernels] == [int((each >= threshold).sum()) for each in ranked]
+
+
+def test_a_loop_of_ones_own_redraws():
+    model = network(Supermask(weight_distribution="kaiming_uniform"))
+    layers_of_model = iterand_tf.subnet_layers(model)
+    before = [(np.asarray(layer.kernel), np.asarray(layer.kernel_mask)) for layer in layers_of_model]
+    changed = rerandomize_model(model, 1.0)
+    assert changed == sum(int((mask == 0).sum()) for _, mask in before)
+    for layer, (kernel, mask) in zip(layers_of_model, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(layer.kernel) != kernel, mask == 0)
+
+
+def test_a_baked_model_answers_alike():
+    for method in (Supermask(0.6, mask="global"), MagnitudePruning(0.75, mask="1:3")):
+        stock = models.build("conv2", (8, 8, 3), 10, models.StockFactory(), 0.1)
+        model = to_subnet(stock, {"head": None, "*": method}, verbose=False)
+        images = np.repeat(IMAGES, 3, axis=-1)
+        baked = bake(model)
+        assert not iterand_tf.subnet_layers(baked)
+        np.testing.assert_allclose(baked(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_that_assigns_to_its_kernel_in_a_call_is_refused():
+    layer = Subnet(layers.SpectralNormalization(layers.Dense(4)), seed=1)
+    assert layer(np.ones((2, 3))).shape == (2, 4)
+    with pytest.raises(ValueError, match="assigns to its kernel while it is called"):
+        layer(np.ones((2, 3)), training=True)
+    around = layers.SpectralNormalization(SubnetDense(4, method="magnitude_pruning"))
+    assert around(np.ones((2, 3)), training=True).shape == (2, 4)
+
+
 def test_two_devices_train_the_network_of_one():
     devices = keras.distribution.list_devices("cpu")
     assert len(devices) == 2, "make test-jax splits the CPU in two"
@@ -181,7 +247,7 @@ def test_two_devices_train_the_network_of_one():
         keras.utils.set_random_seed(0)
         keras.distribution.set_distribution(distribution)
         try:
-            model = network(weight_distribution="kaiming_uniform")
+            model = network(Supermask(weight_distribution="kaiming_uniform"))
             history = fit(model, [Rerandomize(5, 0.5)], epochs=3)
             return history["loss"], [np.asarray(variable) for variable in model.variables]
         finally:

@@ -33,6 +33,32 @@ def sorting_oracle(scores, sparsity):
     return mask.reshape(scores.shape)
 
 
+def pattern_oracle(scores, kept, axes, n_of_m=None, min_per_channel=0):
+    """The mask of the largest scores that fit a pattern, by sorting.
+
+    Args:
+        scores: float32 array.
+        kept: how many are kept.
+        axes: of the inputs of an output.
+        n_of_m: at most N of every M neighbouring inputs are kept.
+        min_per_channel: at least so many inputs of each output are kept.
+    """
+    others = [axis for axis in range(scores.ndim) if axis not in axes]
+    matrix = np.transpose(scores, (*axes, *others)).reshape(-1, np.prod([scores.shape[a] for a in others], dtype=int))
+    # Of equal scores the first in the order of the kernel's entries is kept.
+    places = np.transpose(np.arange(scores.size).reshape(scores.shape), (*axes, *others)).reshape(matrix.shape)
+    may, must = np.ones(matrix.shape, bool), np.zeros(matrix.shape, bool)
+    for column in range(matrix.shape[1]):
+        if n_of_m:
+            for group in np.arange(len(matrix)).reshape(-1, n_of_m[1]):
+                may[sorted(group, key=lambda row: -matrix[row, column])[n_of_m[0] :], column] = False
+        must[sorted(range(len(matrix)), key=lambda row: -matrix[row, column])[:min_per_channel], column] = True
+    order = np.lexsort((places.ravel(), -matrix.ravel(), ~must.ravel(), ~may.ravel()))
+    mask = np.zeros(scores.size, np.float32)
+    mask[places.ravel()[order[:kept]]] = 1
+    return mask.reshape(scores.shape)
+
+
 # A row has scores, N, M, the axes of the inputs and the mask.
 N_OF_M = [
     ([[1.0], [3.0], [2.0], [0.0]], 2, 4, (0,), [[0], [1], [1], [0]]),

@@ -4,9 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-import iterand_tf
-from iterand_tf import models
-from iterand_tf.training.network import num_kernel_entries
+from iterand_tf import MagnitudePruning, Supermask, models, prune, set_sparsity, sparsity_report, subnet_layers
 
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
 WEIGHTS = [
@@ -24,13 +22,13 @@ WEIGHTS = [
 
 def _layers(factory):
     """Small draws: zero-width distributions cost nothing to check shapes with."""
-    return {"subnet": models.SubnetFactory(sparsity=0.6), "dense": models.StockFactory()}[factory]
+    return {"subnet": models.SubnetFactory(Supermask(0.6)), "dense": models.StockFactory()}[factory]
 
 
 @pytest.mark.parametrize(("name", "shape", "classes", "width", "count"), WEIGHTS)
 def test_weight_counts(name, shape, classes, width, count):
     model = models.build(name, shape, classes, width_factor=width)
-    assert iterand_tf.sparsity_report(model).total.num_weights == count
+    assert sparsity_report(model).total.num_weights == count
 
 
 @pytest.mark.parametrize("name", models.NAMES)
@@ -38,7 +36,8 @@ def test_dense_and_subnet_have_one_topology(name):
     subnet, dense = (models.build(name, (32, 32, 1), 7, _layers(f), width_factor=0.125) for f in ("subnet", "dense"))
     assert [layer.name for layer in subnet.layers] == [layer.name for layer in dense.layers]
     assert [layer.output.shape for layer in subnet.layers] == [layer.output.shape for layer in dense.layers]
-    assert num_kernel_entries(dense) == iterand_tf.sparsity_report(subnet).total.num_weights
+    kernels = [variable for variable in dense.trainable_variables if variable.name == "kernel"]
+    assert sum(np.prod(kernel.shape) for kernel in kernels) == sparsity_report(subnet).total.num_weights
     assert {variable.name for variable in subnet.trainable_variables} == {"scores"}
     assert subnet.output.shape == (None, 7)
 
@@ -67,8 +66,8 @@ def test_kernels_of_equal_shape_differ_and_seeds_matter():
 
 
 def test_head_sparsity():
-    model = models.build("conv2", (8, 8, 1), 10, models.SubnetFactory(sparsity=0.6, head_sparsity=0.1))
-    assert [layer.sparsity for layer in iterand_tf.subnet_layers(model)] == [0.6, 0.6, 0.6, 0.6, 0.1]
+    model = models.build("conv2", (8, 8, 1), 10, models.SubnetFactory(Supermask(0.6), head_sparsity=0.1))
+    assert [layer.sparsity for layer in subnet_layers(model)] == [0.6, 0.6, 0.6, 0.6, 0.1]
 
 
 def test_batch_normalization_is_the_papers():
@@ -93,12 +92,46 @@ def test_refuses_arguments_out_of_range(wrong):
         models.build(**({"name": "conv2", "input_shape": (8, 8, 1), "num_classes": 10} | wrong))
 
 
-@pytest.mark.parametrize("factory", [models.SubnetFactory, models.StockFactory])
-@pytest.mark.parametrize("wrong", [{"weight_distribution": "gaussian"}, {"weight_scale": -1.0}, {"seed": -1}])
+@pytest.mark.parametrize(
+    ("factory", "wrong"),
+    [
+        (models.StockFactory, {"weight_distribution": "gaussian"}),
+        (models.StockFactory, {"weight_scale": -1.0}),
+        (models.StockFactory, {"seed": -1}),
+        (models.SubnetFactory, {"seed": -1}),
+        (models.SubnetFactory, {"method": MagnitudePruning()}),
+        (models.SubnetFactory, {"method": "supermask"}),
+        (models.SubnetFactory, {"method": Supermask(mask="global"), "head_sparsity": 0.1}),
+    ],
+)
 def test_factories_refuse_arguments_by_their_names(factory, wrong):
-    (name,) = wrong
+    name = list(wrong)[-1]
     with pytest.raises(ValueError, match=rf"^{name} must be .* Received: {name}="):
         factory(**wrong)
+
+
+def test_a_pruning_network_is_one_of_stock_layers_that_is_pruned():
+    stock = models.build("conv2", (8, 8, 1), 10, models.StockFactory(), width_factor=0.25)
+    model = prune(stock, {"head": 0.5, "*": 0.9}, verbose=False)
+    assert [layer.name for layer in model.layers] == [layer.name for layer in stock.layers]
+    assert {layer.method for layer in subnet_layers(model)} == {MagnitudePruning(0.9), MagnitudePruning(0.5)}
+    images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 1))
+    set_sparsity(model, 0.0)
+    np.testing.assert_allclose(model(images), stock(images), rtol=1e-5)
+
+
+def test_kernels_that_are_ranked_together_share_what_is_kept_when_a_network_is_built():
+    model = models.build("conv2", (8, 8, 1), 10, models.SubnetFactory(Supermask(0.6, mask="global")))
+    total = sparsity_report(model).total
+    assert total.num_kept == total.num_weights - round(0.6 * total.num_weights)
+    kernels = [kernel for layer in subnet_layers(model) for kernel in layer.subnet_kernels]
+    scores, mask = (
+        np.concatenate([np.ravel(part) for part in parts])
+        for parts in ([kernel.scores for kernel in kernels], [kernel.mask for kernel in kernels])
+    )
+    assert scores[mask == 1].min() >= scores[mask == 0].max()
+    assert len({layer.sparsity for layer in sparsity_report(model).layers}) > 1
+    assert type(model) is type(models.build("conv2", (8, 8, 1), 10, models.StockFactory()))
 
 
 def test_a_head_sparsity_out_of_range_is_refused():

@@ -69,12 +69,12 @@ def test_modes():
     replaced = {
         name: np.asarray(RerandomizationSchedule(1, 1.0, name).replacement(KERNEL, MASK, FRESH, 0)) for name in MODES
     }
-    np.testing.assert_array_equal(replaced["bernoulli"], FRESH)
+    np.testing.assert_array_equal(replaced["draw"], FRESH)
     np.testing.assert_allclose(replaced["blend"], (KERNEL + FRESH) * np.sqrt(0.5), rtol=1e-6)
     assert set(replaced["recycle"].tolist()) <= {1.0, 4.0}
     np.testing.assert_allclose(Blended(0.9, 0.1)(KERNEL, MASK, FRESH, 0), 0.9 * KERNEL + 0.1 * FRESH, rtol=1e-6)
     many = np.asarray(MODES["recycle"](KERNEL.repeat(999), MASK.repeat(999), FRESH.repeat(999), 1))
     assert 0.45 < (many == 1).mean() < 0.55
     np.testing.assert_array_equal(MODES["recycle"](KERNEL, np.zeros(4), FRESH, 0), FRESH)
-    with pytest.raises(ValueError, match="mode must be one of bernoulli, blend, recycle"):
+    with pytest.raises(ValueError, match="mode must be one of draw, blend, recycle"):
         RerandomizationSchedule(1, 1.0, "twice")

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from iterand_tf.callbacks.epoch_masks import EpochMasks
-from iterand_tf.callbacks.optimizer_steps import OptimizerSteps, attach_state
+from iterand_tf.callbacks.optimizer_steps import OptimizerSteps, attach_state, current_step
 from iterand_tf.layers import Subnet, built_subnet_layers
 from iterand_tf.rerandomization import Replacement, RerandomizationSchedule
 
@@ -182,8 +182,10 @@ def rerandomize_model(model: keras.Model, rate: float = 0.1, *, mode: str | Repl
     2
     """
     schedule = RerandomizationSchedule(1, rate, mode)
+    # Where training goes on with `Rerandomize`, what has happened until this step is not done again.
+    step = current_step(model) if getattr(model, "optimizer", None) is not None else 0
     return sum(
-        layer.rerandomize(0, schedule.rate_at(0), schedule.replacement) for layer in layers_to_rerandomize(model)
+        layer.rerandomize(step, schedule.rate_at(step), schedule.replacement) for layer in layers_to_rerandomize(model)
     )
 
 

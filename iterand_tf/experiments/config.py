@@ -6,8 +6,6 @@ from typing import Any, Self
 from iterand_tf.checks import ArgumentError, Options, option
 from iterand_tf.training.config import flag_error
 
-SAMPLERS = ("tpe", "random")
-
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig(Options):
@@ -22,12 +20,10 @@ class SweepConfig(Options):
         "accuracy; may be given several times, and needs --sweep_max_points",
     )
     sweep_sampler: str = option(
-        "tpe", "choose the values of --search from those tried before (tpe), or at random", choices=SAMPLERS
+        "tpe", "choose the values of --search from those tried before (tpe), or at random", choices=("tpe", "random")
     )
     sweep_max_points: int = option(
-        0,
-        "run at most this number of points, over all processes; 0: all points of a grid",
-        minimum=0,
+        0, "run at most this number of points, over all processes; 0: all points of a grid", minimum=0
     )
     sweep_storage: str = option(
         "", "share the state of the sweep at this Optuna storage URL; empty: in a journal file in --model_dir"
@@ -39,14 +35,9 @@ class SweepConfig(Options):
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Self:
-        """Takes its fields from a dictionary that may hold more.
-
-        Raises:
-            UserError: if a value is out of range.
-        """
-        own: dict[str, Any] = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        lists = {name: tuple(value) for name, value in own.items() if isinstance(value, list)}
+        """Takes its fields from a dictionary that may hold more; a value out of range is a UserError."""
+        own = {field.name: values[field.name] for field in dataclasses.fields(cls)}
         try:
-            return cls(**own | lists)
+            return cls(**own | {name: tuple(own[name]) for name in ("grid", "search")})
         except ArgumentError as error:
             raise flag_error(error) from error

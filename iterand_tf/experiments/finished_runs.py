@@ -22,13 +22,9 @@ _READ: dict[str, Callable[[str], Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run.
+    """One run: its flags, result.json, the rows of metrics.csv, and the `name`, `num_weights` and `num_kept` of layers.
 
-    Args:
-        flags: the value of each flag.
-        result: the contents of result.json. It is empty if the run is not finished.
-        epochs: the rows of metrics.csv, as numbers.
-        layers: for each kernel of a subnetwork `name`, `num_weights` and `num_kept`.
+    `result` is empty if the run is not finished.
     """
 
     flags: dict[str, Any]
@@ -38,11 +34,7 @@ class Run:
 
     @classmethod
     def read(cls, model_dir: ModelDir) -> Self:
-        """Reads a run's directory, without `layers`.
-
-        Raises:
-            ModelDirError: if one of its files is damaged.
-        """
+        """Reads a run's directory, without `layers`."""
         with model_dir.being_read(model_dir.flags_file):
             flags = read_flags(model_dir.flags_file.read_text(encoding="utf-8"))
         with model_dir.being_read(model_dir.metrics):
@@ -51,11 +43,7 @@ class Run:
         return cls(flags, model_dir.read_result(), epochs)
 
     def with_layers(self, model_dir: ModelDir) -> Self:
-        """The same run with its `layers`. Loading its network takes about a second.
-
-        Raises:
-            ModelDirError: if the network's file is damaged.
-        """
+        """The same run with its `layers`. Loading its network takes about a second."""
         import keras
 
         from iterand_tf.sparsity_report import sparsity_report
@@ -72,13 +60,7 @@ class Run:
 
 
 def read_flags(text: str) -> dict[str, Any]:
-    """The value of each flag in a flagfile, or its default. Flags that do not belong to a run are left out.
-
-    Example:
-
-    >>> read_flags("--sparsity=0.7\\n--batch_normalization\\n# a remark\\n")["sparsity"]
-    0.7
-    """
+    """The value of each flag in a flagfile, or its default. Flags that do not belong to a run are left out."""
     fields = {field.name: field for fields in option_fields().values() for field in fields}
     values = {name: field.default for name, field in fields.items()}
     for line in text.splitlines():
@@ -91,13 +73,7 @@ def read_flags(text: str) -> dict[str, Any]:
 
 @functools.cache
 def network_flags() -> dict[str, str]:
-    """The flags that a run's network depends on, each with the part of `Config` that holds it.
-
-    Example:
-
-    >>> network_flags()["sparsity"], "model_dir" in network_flags()
-    ('method', False)
-    """
+    """The flags that a run's network depends on, each with the part of `Config` that holds it."""
     return {
         field.name: part
         for part, fields in option_fields().items()
@@ -107,11 +83,7 @@ def network_flags() -> dict[str, str]:
 
 
 def find_runs(directories: Iterable[str]) -> list[ModelDir]:
-    """The directories of runs that are in, or anywhere below, the directories given.
-
-    Raises:
-        ModelDirError: if one of them holds none.
-    """
+    """The directories of runs that are in, or anywhere below, the directories given."""
     found = []
     for directory in directories:
         path = pathlib.Path(directory).expanduser()

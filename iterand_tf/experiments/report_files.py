@@ -29,10 +29,6 @@ def write_report(model_dirs: str) -> None:
 
     Args:
         model_dirs: directories of runs or sweeps, comma-separated.
-
-    Raises:
-        ModelDirError: if a directory holds no run, a file is damaged, or the report cannot be written.
-        UserError: if no run is finished.
     """
     directories = model_dirs.split(",")
     runs, unfinished = _read(find_runs(directories))
@@ -85,17 +81,12 @@ def _why(model_dir: ModelDir) -> str:
 
 
 def page(title: str, rows: Sequence[Sequence[str]], remarks: Sequence[str], plots: Sequence[Plot]) -> str:
-    """One page of HTML that needs no other file.
-
-    Args:
-        title: the title of the page.
-        rows: the table, its head first.
-        remarks: lines below the table.
-        plots: pictures below the remarks.
-    """
+    """One page of HTML that needs no other file: the table, its head first, the remarks, and the pictures."""
     tags = ["th", *["td"] * (len(rows) - 1)]
     cells = [[f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row] for tag, row in zip(tags, rows, strict=True)]
     table = "\n".join(f"<tr>{''.join(row)}</tr>" for row in cells)
+    images = ((html.escape(plot.title), base64.b64encode(plot.png).decode()) for plot in plots)
+    figures = "".join(f'<figure><img alt="{alt}" src="data:image/png;base64,{png}"></figure>\n' for alt, png in images)
     title = html.escape(title)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -106,10 +97,5 @@ def page(title: str, rows: Sequence[Sequence[str]], remarks: Sequence[str], plot
 {table}
 </table></div>
 {"".join(f"<p>{html.escape(remark)}</p>" for remark in remarks)}
-{"".join(map(_figure, plots))}</body></html>
+{figures}</body></html>
 """
-
-
-def _figure(plot):
-    contents = base64.b64encode(plot.png).decode()
-    return f'<figure><img alt="{html.escape(plot.title)}" src="data:image/png;base64,{contents}"></figure>\n'

@@ -16,13 +16,7 @@ _NOT_COMPARED = ("method", "weight_distribution", "seed")
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Finished runs with the same flags except for the seed.
-
-    Args:
-        method: the label of their method.
-        varied: the value of each flag in which runs of one method differ.
-        runs: at least one.
-    """
+    """Finished runs that differ in their seeds alone; `varied` has the flags in which runs of one method differ."""
 
     method: str
     varied: dict[str, Any]
@@ -62,15 +56,7 @@ class Group:
 
 
 def method_label(flags: dict[str, Any]) -> str:
-    """What a run's method is called, with the distribution of its frozen weights.
-
-    Example:
-
-    >>> method_label({"method": "iterand", "weight_distribution": "signed_constant"})
-    'IteRand SC'
-    >>> method_label({"method": "magnitude_pruning", "weight_distribution": "kaiming_uniform"})
-    'magnitude pruning'
-    """
+    """What a run's method is called, with the distribution of its frozen weights: "IteRand SC"."""
     method, distribution = flags["method"], flags["weight_distribution"]
     if method not in _SUBNET_METHODS:
         return method.replace("_", " ")
@@ -100,22 +86,10 @@ def make_groups(runs: Sequence[Run]) -> list[Group]:
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean, and the standard deviation of the sample if there are two values or more.
-
-    Example:
-
-    >>> mean_and_deviation([1, 3])
-    (2, 1.4142135623730951)
-    """
+    """The mean, and the standard deviation of the sample if there are two values or more."""
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def short(value: Any) -> str:
-    """A flag's value as tables and legends write it.
-
-    Example:
-
-    >>> short(1.0), short("conv6")
-    ('1', 'conv6')
-    """
+    """A flag's value as tables and legends write it."""
     return f"{value:g}" if isinstance(value, float) else str(value)

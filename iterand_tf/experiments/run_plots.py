@@ -18,13 +18,7 @@ VALIDATION = "accuracy on the validation images (fraction)"
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """A finished picture.
-
-    Args:
-        name: the name of its file, without the ending.
-        title: what it shows.
-        png: the contents of the file.
-    """
+    """A finished picture, and the name of its file without the ending."""
 
     name: str
     title: str
@@ -33,7 +27,22 @@ class Plot:
 
 def make_plots(groups: Sequence[Group]) -> list[Plot]:
     """All pictures that these runs have the numbers for."""
-    drawn = (draw(groups) for draw in (_by_width, _by_kept, _by_bytes, _curves, _by_rate, _flips, _layers))
+    drawn = [
+        _by_width(groups),
+        _by_kept(groups),
+        _by_bytes(groups),
+        _over_epochs(groups, "val_accuracy", VALIDATION, "training_curves", "Validation accuracy in training"),
+        _by_rate(groups),
+        _over_epochs(
+            groups,
+            "mask_flip_ratio",
+            "mask entries changed in the epoch (fraction)",
+            "mask_flip_ratio",
+            "How much of the masks changes from epoch to epoch",
+            log=True,
+        ),
+        _layers(groups),
+    ]
     return [plot for plot in drawn if plot is not None]
 
 
@@ -54,7 +63,7 @@ def _series(groups: Iterable[Group], *without: str) -> list[_Series]:
     for group in groups:
         label = group.label_without(*without)
         members.setdefault((group.method, label), []).append(group)
-    methods = list(dict.fromkeys(method for method, _ in members))
+    methods = dict.fromkeys(method for method, _ in members)
     # A method has the same colour in all pictures.
     methods_with_colours = list(dict.fromkeys([*METHODS_IN_ORDER, *methods]))
     one_method = len(methods) == 1 and len(members) > 1
@@ -134,21 +143,6 @@ def _by_bytes(groups):
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     return _finish("accuracy_by_bytes", "Accuracy against the size of the exported files", [axes])
-
-
-def _curves(groups):
-    return _over_epochs(groups, "val_accuracy", VALIDATION, "training_curves", "Validation accuracy in training")
-
-
-def _flips(groups):
-    return _over_epochs(
-        groups,
-        "mask_flip_ratio",
-        "mask entries changed in the epoch (fraction)",
-        "mask_flip_ratio",
-        "How much of the masks changes from epoch to epoch",
-        log=True,
-    )
 
 
 def _over_epochs(groups, column, y_label, name, title, log=False):

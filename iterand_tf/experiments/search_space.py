@@ -19,12 +19,7 @@ Distribution = optuna.distributions.BaseDistribution
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One run of a sweep.
-
-    Args:
-        name: the name of its directory in the sweep's.
-        values: the value of each flag. In a search they are empty until the point is taken.
-    """
+    """One run of a sweep, named as its directory. In a search it has no values until it is taken."""
 
     name: str
     values: dict[str, Any]
@@ -32,25 +27,14 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """All points of a sweep.
-
-    Args:
-        points: the points in the order in which they are taken.
-        distributions: for each flag what its values are chosen from, for Optuna.
-    """
+    """The points of a sweep in their order, and what Optuna chooses the value of each flag from."""
 
     points: tuple[Point, ...]
     distributions: dict[str, Distribution]
 
 
 def point_flags(values: dict[str, Any]) -> list[str]:
-    """The values of a point as flags of the command line.
-
-    Example:
-
-    >>> point_flags({"width_factor": 0.25, "seed": 1})
-    ['--width_factor=0.25', '--seed=1']
-    """
+    """The values of a point as flags of the command line."""
     return [f"--{flag}={value}" for flag, value in values.items()]
 
 
@@ -60,9 +44,6 @@ def make_space(options: SweepConfig, configure: Configure) -> Space:
     Args:
         options: the options of the sweep.
         configure: makes the configuration of the command line and more flags. It raises UserError for wrong ones.
-
-    Raises:
-        UserError: if a flag is unknown, if a value is wrong, or if a run would have no validation accuracy.
     """
     if bool(options.grid) == bool(options.search):
         raise UserError("--mode=sweep needs --grid=FLAG=V1,V2 or --search=FLAG=LOW:HIGH, and not both.")
@@ -129,13 +110,7 @@ def _value(configure, flag, text):
 
 
 def make_sampler(name: str, seed: int, index: int) -> optuna.samplers.BaseSampler:
-    """What chooses the values of a point of a search.
-
-    Args:
-        name: `"tpe"` or `"random"`. What `"random"` chooses depends on seed and index alone.
-        seed: the seed of the sweep.
-        index: the number of the point.
-    """
+    """What chooses the values of the point with this index. What `"random"` chooses depends on seed and index alone."""
     seed = (seed * 1_000_003 + index) % 2**32
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from iterand_tf.experiments.search_space import Point, Space
@@ -23,25 +24,17 @@ WRITING_TRIES, WRITING_PAUSE = 30, 10.0
 
 
 class State(enum.Enum):
-    """The state of a point."""
+    """The state of a point, as that of its trial."""
 
-    WAITING = "waiting"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
+    WAITING = TrialState.WAITING
+    RUNNING = TrialState.RUNNING
+    DONE = TrialState.COMPLETE
+    FAILED = TrialState.FAIL
 
 
 @dataclasses.dataclass(frozen=True)
 class PointState:
-    """How far a point is.
-
-    Args:
-        point: the point, with its values once they are chosen.
-        state: its state.
-        worker: the process that runs it or ran it, HOST:PID.
-        accuracy: the validation accuracy of the finished run.
-        error: the error of a failed run.
-    """
+    """How far a point is: with its values once they are chosen, and HOST:PID of the process that runs it or ran it."""
 
     point: Point
     state: State
@@ -52,12 +45,7 @@ class PointState:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A point that this process has to itself, until it is finished, given back or lost.
-
-    Args:
-        point: the point, with its values.
-        trial: its trial.
-    """
+    """A point that this process has to itself, until it is finished, given back or lost."""
 
     point: Point
     trial: optuna.Trial
@@ -120,11 +108,7 @@ class SharedPoints:
         return Claim(Point(name, dict(trial.params)), trial)
 
     def give_sign(self, claim: Claim) -> None:
-        """Shows the others that this process is still there.
-
-        Raises:
-            LostClaimError: if one of them has thought otherwise.
-        """
+        """Shows the others that this process is still there; LostClaimError if one of them has thought otherwise."""
         # A storage that is busy or away for a while is no reason to stop a training.
         with contextlib.suppress(optuna.exceptions.StorageInternalError), _lost_if_finished():
             claim.trial.set_user_attr("sign", time.time())
@@ -148,9 +132,6 @@ class SharedPoints:
 
         Args:
             is_free: says for the name of a point whether no process trains in its directory.
-
-        Returns:
-            The names of the points that were freed.
         """
         freed = []
         for name, trial in self._counting_trials().items():
@@ -177,14 +158,8 @@ class SharedPoints:
         return counting
 
     def _add(self, point, retry_of=None):
-        values = retry_of.params if retry_of else point.values
         attributes = {"point": point.name} | ({"retry_of": retry_of.number} if retry_of else {})
-        distributions = {flag: self._space.distributions[flag] for flag in values}
-        self._study.add_trial(
-            optuna.create_trial(
-                state=TrialState.WAITING, params=values, distributions=distributions, user_attrs=attributes
-            )
-        )
+        self._study.enqueue_trial(retry_of.params if retry_of else point.values, user_attrs=attributes)
 
     def _void(self, number):
         """Ends a trial that does not count. Returns False if another process was faster."""
@@ -217,20 +192,16 @@ def _lost_if_finished() -> Iterator[None]:
 
 
 def _choose(trial, flag, distribution):
-    """Lets the sampler choose a value. In a grid the trial has its values already."""
-    if isinstance(distribution, optuna.distributions.IntDistribution):
-        trial.suggest_int(flag, distribution.low, distribution.high, log=distribution.log)
-    elif isinstance(distribution, optuna.distributions.FloatDistribution):
-        trial.suggest_float(flag, distribution.low, distribution.high, log=distribution.log)
+    """Takes the value that the point was added with, as in a grid, or lets the sampler choose one."""
+    if isinstance(distribution, CategoricalDistribution):
+        trial.suggest_categorical(flag, distribution.choices)
+    else:
+        suggest = trial.suggest_int if isinstance(distribution, IntDistribution) else trial.suggest_float
+        suggest(flag, distribution.low, distribution.high, log=distribution.log)
 
 
 def _state(point, trial):
     if trial is None or trial.state is TrialState.WAITING:
         return PointState(point, State.WAITING)
-    point = Point(point.name, trial.params)
-    worker = trial.user_attrs.get("worker", "")
-    if trial.state is TrialState.RUNNING:
-        return PointState(point, State.RUNNING, worker)
-    if trial.state is TrialState.FAIL:
-        return PointState(point, State.FAILED, worker, error=trial.user_attrs["error"])
-    return PointState(point, State.DONE, worker, trial.value)
+    worker, error = (trial.user_attrs.get(name, "") for name in ("worker", "error"))
+    return PointState(Point(point.name, trial.params), State(trial.state), worker, trial.value, error)

@@ -5,15 +5,19 @@ import json
 import os
 import pathlib
 import secrets
+import time
 from collections.abc import Sequence
 
+import optuna
+import sqlalchemy.event
+import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError as StorageError
+from optuna.storages.journal import JournalFileBackend
 
 from iterand_tf.errors import ModelDirError, UserError, first_line
 from iterand_tf.experiments.config import SweepConfig
 from iterand_tf.experiments.search_space import Configure, make_sampler, make_space, point_flags
 from iterand_tf.experiments.shared_points import SharedPoints
-from iterand_tf.experiments.sweep_storage import JOURNAL, open_study
 from iterand_tf.experiments.sweep_worker import Worker
 from iterand_tf.files import write_atomically
 from iterand_tf.interruption import deferred_signals
@@ -21,6 +25,11 @@ from iterand_tf.text_table import text_table
 from iterand_tf.training.config import Config
 from iterand_tf.training.flags_file import changed_flags, flags_text
 from iterand_tf.training.model_dir import ModelDir
+
+JOURNAL = "sweep.journal"
+# Two processes that make the tables of a new database at the same time disturb each other.
+OPENING_TRIES = 10
+BUSY_SECONDS = 60
 
 
 def sweep(options: SweepConfig, configure: Configure, command: Sequence[str]) -> None:
@@ -32,11 +41,6 @@ def sweep(options: SweepConfig, configure: Configure, command: Sequence[str]) ->
         options: the options of the sweep.
         configure: makes the configuration of the command line and more flags.
         command: starts main.py.
-
-    Raises:
-        UserError: if the sweep cannot begin.
-        SweepError: at the end, if points have failed.
-        InterruptedRunError: if a signal came. The point that ran is given back with its state saved.
     """
     config = configure([])
     space = make_space(options, configure)
@@ -76,11 +80,7 @@ def _plan(space, options):
 
 
 def _join(directory: ModelDir, options: SweepConfig, config: Config) -> str:
-    """Enters the sweep in the directory, or begins one there; returns the name of its study.
-
-    Raises:
-        ModelDirError: if the directory holds something else, or a sweep of other flags.
-    """
+    """Enters the sweep in the directory, or begins one there; returns the name of its study."""
     file = directory.path / "sweep.json"
     with directory.being_written():
         directory.path.mkdir(parents=True, exist_ok=True)
@@ -112,3 +112,43 @@ def _create(file, text):
             os.link(mine, file)
     finally:
         mine.unlink()
+
+
+def open_study(url: str, directory: pathlib.Path, name: str) -> optuna.Study:
+    """Opens the sweep's study, or makes it, at Optuna's storage URL or in the journal file of the directory."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for remaining in reversed(range(OPENING_TRIES)):
+        try:
+            return optuna.create_study(
+                study_name=name, storage=_storage(url, directory), direction="maximize", load_if_exists=True
+            )
+        except (ImportError, sqlalchemy.exc.ArgumentError) as error:
+            raise UserError(f"--sweep_storage names no database that can be used ({first_line(error)}).") from error
+        except (sqlalchemy.exc.SQLAlchemyError, StorageError) as error:
+            if not remaining:
+                raise UserError(f"--sweep_storage cannot be reached ({first_line(error)}); is it running?") from error
+            time.sleep(0.5)
+    raise AssertionError("not reached")
+
+
+def _storage(url: str, directory: pathlib.Path) -> optuna.storages.BaseStorage:
+    if not url:
+        return optuna.storages.JournalStorage(JournalFileBackend(str(directory / JOURNAL)))
+    if not url.startswith("sqlite"):
+        return optuna.storages.RDBStorage(url)
+    # Without an isolation level the driver begins no transactions of its own, which would begin at the first write.
+    # Tables are made without a transaction, see OPENING_TRIES.
+    storage = optuna.storages.RDBStorage(
+        url, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS, "isolation_level": None}}
+    )
+    sqlalchemy.event.listen(storage.engine, "begin", _begin_writing)
+    return storage
+
+
+def _begin_writing(connection):
+    """Begins a transaction of sqlite as a writing one. Only one process at a time has such a transaction.
+
+    Optuna reads that a trial waits and then writes that it runs. Other databases lock the row that was read. Sqlite
+    locks no rows, so two processes could take the same trial.
+    """
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

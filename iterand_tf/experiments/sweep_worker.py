@@ -1,9 +1,9 @@
 """One process of a sweep: takes points, runs each in a process of its own, and ends when all points are done."""
 
+import collections
 import contextlib
 import ctypes
 import dataclasses
-import functools
 import os
 import pathlib
 import re
@@ -35,17 +35,7 @@ SIGNS_IN_PATIENCE = 4
 
 @dataclasses.dataclass
 class Worker:
-    """One process of a sweep.
-
-    Args:
-        options: the options of the sweep.
-        configure: makes the configuration of the command line and more flags.
-        command: starts main.py.
-        directory: the directory of the sweep.
-        points: the points, shared with the other processes.
-        request: set when a signal asks this process to stop.
-        shown: what the process has printed last.
-    """
+    """One process of a sweep; `request` is set when a signal asks it to stop, `shown` is what it has printed last."""
 
     options: SweepConfig
     configure: Configure
@@ -56,12 +46,7 @@ class Worker:
     shown: str = ""
 
     def run(self) -> None:
-        """Runs points until all are done.
-
-        Raises:
-            SweepError: at the end, if points have failed.
-            InterruptedRunError: if a signal came. The point that ran is given back.
-        """
+        """Runs points until all are done. A signal gives the point that runs back."""
         while True:
             states = self._show()
             waiting = [state for state in states if state.state is State.WAITING]
@@ -140,14 +125,10 @@ class Worker:
             return True
 
     def _show(self) -> list[PointState]:
-        """Prints the table of all points if a state has changed. A terminal gets each table, in the place of the last.
-
-        Returns:
-            The states of all points.
-        """
+        """Prints the table of all points if a state has changed. A terminal gets each one, in the place of the last."""
         states = self.points.states()
-        counts = [sum(each.state is state for each in states) for state in State]
-        head = ", ".join(f"{count} {state.value}" for count, state in zip(counts, State, strict=True))
+        counts = collections.Counter(state.state for state in states)
+        head = ", ".join(f"{counts[state]} {state.name.lower()}" for state in State)
         rows: list[tuple[str, ...]] = [("point", "state", "process", "epoch", "validation accuracy")]
         rows += [self._row(state) for state in states]
         text = f"\n{self.directory}: {head}\n{text_table(rows)}"
@@ -169,7 +150,7 @@ class Worker:
             rows = []
         epoch = rows[-1]["epoch"] if rows else ""
         accuracy = state.accuracy if state.accuracy is not None else rows and rows[-1].get("val_accuracy")
-        return name, state.state.value, state.worker, epoch, f"{float(accuracy):.4f}" if accuracy else ""
+        return name, state.state.name.lower(), state.worker, epoch, f"{float(accuracy):.4f}" if accuracy else ""
 
 
 def _stop(process):
@@ -196,11 +177,11 @@ def _dies_with_this_process() -> dict[str, Any]:
     """
     if not sys.platform.startswith("linux"):
         return {"start_new_session": True}
-    prctl = ctypes.CDLL(None).prctl
-    return {"start_new_session": True, "preexec_fn": functools.partial(_ask_for_signal, prctl, os.getpid())}
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
 
+    def ask_for_signal():
+        prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-def _ask_for_signal(prctl, parent):
-    prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+    return {"start_new_session": True, "preexec_fn": ask_for_signal}

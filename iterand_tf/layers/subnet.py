@@ -9,8 +9,14 @@ from typing import Any
 import keras
 
 from iterand_tf import checks, rerandomization, seeds
+from iterand_tf.layers.call_specifications import (
+    specifications,
+    specifications_from_json,
+    specifications_to_json,
+)
 from iterand_tf.layers.masked_variable import reading_as, reads_as
 from iterand_tf.layers.old_files import refuse_old_config
+from iterand_tf.layers.other_kernels import take_over
 from iterand_tf.layers.subnet_kernel import SubnetKernel
 from iterand_tf.layers.walk import all_layers, own_variables
 from iterand_tf.methods import Method, resolve
@@ -111,7 +117,7 @@ class Subnet(keras.layers.Wrapper):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self.built:
             # The layer's own `build` may want several shapes; a call on specifications finds them.
-            self._build_on(*keras.tree.map_structure(_specification, (args, kwargs)))
+            self._build_on(*specifications((args, kwargs)))
         return super().__call__(*args, **kwargs)
 
     def build(self, input_shape):
@@ -194,17 +200,6 @@ class Subnet(keras.layers.Wrapper):
         for kernel in self.subnet_kernels:
             kernel.set_method(self.method)
 
-    def baked_values(self) -> list[Any]:
-        """The values of the layer's variables in its order, kernels with pruned entries at zero.
-
-        Raises:
-            ValueError: if this layer has not been built.
-        """
-        if not self.built:
-            raise ValueError(f"call the layer on an input, or build it, before this. Received: layer={self.name}")
-        baked = {id(kernel.variable): kernel.baked() for kernel in self.subnet_kernels}
-        return [baked.get(id(variable), variable) for variable in self.layer.variables]
-
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
             "method": keras.saving.serialize_keras_object(self.method),
@@ -228,11 +223,11 @@ class Subnet(keras.layers.Wrapper):
     def get_build_config(self) -> dict[str, Any] | None:
         if self._specs is None:
             return (self.built and {"layer": self.layer.get_build_config()}) or None
-        return {"specs": keras.tree.map_structure(_to_json, self._specs)}
+        return {"specs": specifications_to_json(self._specs)}
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         if "specs" in config:
-            args, kwargs = _from_json(config["specs"])
+            args, kwargs = specifications_from_json(config["specs"])
             self._build_on(tuple(args), kwargs)
         else:
             self.layer.build_from_config(config["layer"])
@@ -249,6 +244,8 @@ class Subnet(keras.layers.Wrapper):
         self.built = True
         if self.subnet_kernels:
             return
+        for inner in all_layers(self.layer):
+            take_over(inner)
         found = list(self._kernel_variables())
         places = {id(variable): place for place, variable in enumerate(self.layer.variables)}
         self._places = [places[id(variable)] for _, variable in found]
@@ -280,28 +277,6 @@ class Subnet(keras.layers.Wrapper):
             return False
         # Inside a layer that is trained, what is frozen stays as it is.
         return variable.trainable or not self.layer.trainable
-
-
-def _specification(value):
-    if isinstance(value, keras.KerasTensor) or keras.ops.is_tensor(value) or hasattr(value, "__array__"):
-        return keras.KerasTensor(value.shape, keras.backend.standardize_dtype(value.dtype))
-    return value
-
-
-def _to_json(value):
-    if isinstance(value, keras.KerasTensor):
-        return {"shape": list(value.shape), "dtype": value.dtype}
-    return value
-
-
-def _from_json(value):
-    if isinstance(value, dict) and value.keys() == {"shape", "dtype"}:
-        return keras.KerasTensor(tuple(value["shape"]), value["dtype"])
-    if isinstance(value, dict):
-        return {name: _from_json(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_from_json(each) for each in value]
-    return value
 
 
 def subnet_layers(model: keras.layers.Layer) -> list[Subnet]:

@@ -101,8 +101,8 @@ class Method(Options, abc.ABC):
             n, m = pattern
             if num_inputs % m:
                 raise ValueError(
-                    f"mask={self.mask} needs kernels whose inputs {m} divides, and {owner} has {num_inputs}; leave that "
-                    f"layer out. Received: kernel shape={shape}"
+                    f"mask={self.mask} needs kernels whose inputs {m} divides, and {owner} has {num_inputs}; leave "
+                    f"that layer out. Received: kernel shape={shape}"
                 )
             return 0, size // m * n
         least = self.min_per_channel

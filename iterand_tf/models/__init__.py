@@ -3,10 +3,11 @@
 import keras
 
 from iterand_tf import checks
-from iterand_tf.models.convnets import build_convnet
+from iterand_tf.layers import share_kept
+from iterand_tf.models.convnets import convnet_features
 from iterand_tf.models.factories import LayerFactory, StockFactory, SubnetFactory
-from iterand_tf.models.pixels import from_pixels_to_logits
-from iterand_tf.models.resnets import SHAPES, build_resnet
+from iterand_tf.models.pixels import from_pixels_to_logits, logits, pixel_input
+from iterand_tf.models.resnets import SHAPES, resnet_features
 
 _CONVNET_STAGES = {"conv2": 1, "conv4": 2, "conv6": 3, "conv8": 4}
 
@@ -69,10 +70,15 @@ def build(
     smallest = smallest_image(name)
     if min(input_shape[:2]) < smallest:
         raise checks.ArgumentError("input_shape", f"at least {smallest} pixels high and wide for {name}", input_shape)
+    image, x = pixel_input(input_shape)
     if name in SHAPES:
-        return build_resnet(name, input_shape, num_classes, layers, width_factor, stem)
-    stages = _CONVNET_STAGES[name]
-    return build_convnet(stages, input_shape, num_classes, layers, width_factor, batch_normalization)
+        x = resnet_features(x, SHAPES[name], layers, width_factor, stem)
+    else:
+        x = convnet_features(x, _CONVNET_STAGES[name], layers, width_factor, batch_normalization)
+    outputs = layers.head(num_classes, use_bias=True, name="head")(x)
+    model = keras.Model(image, logits(outputs), name=name)
+    share_kept(model)
+    return model
 
 
 def smallest_image(name: str) -> int:

@@ -7,7 +7,7 @@ import keras
 
 from iterand_tf import checks, distributions, seeds
 from iterand_tf.checks import Options, option
-from iterand_tf.layers import SubnetConv2D, SubnetDense, share_kept
+from iterand_tf.layers import SubnetConv2D, SubnetDense
 from iterand_tf.masks import GLOBAL
 from iterand_tf.methods import Supermask
 
@@ -33,8 +33,6 @@ class LayerFactory(Protocol):
     def head(self, units: int, *, name: str, use_bias: bool) -> keras.layers.Layer: ...
 
     def batch_normalization(self, name: str) -> keras.layers.Layer: ...
-
-    def network(self, inputs: Any, outputs: Any, name: str) -> keras.Model: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +92,6 @@ class SubnetFactory(Options):
             name=name,
         )
 
-    def network(self, inputs, outputs, name):
-        model = keras.Model(inputs, outputs, name=name)
-        share_kept(model)
-        return model
-
 
 @dataclasses.dataclass(frozen=True)
 class StockFactory(Options):
@@ -144,35 +137,16 @@ class StockFactory(Options):
             **_BATCH_NORMALIZATION, synchronized=self.synchronized_batch_normalization, name=name
         )
 
-    def network(self, inputs, outputs, name):
-        return keras.Model(inputs, outputs, name=name)
-
     def _initializer(self, name):
         return SampledKernel(self.weight_distribution, self.weight_scale, seeds.fold(self.seed, name))
 
 
 @keras.saving.register_keras_serializable(package="iterand_tf")
 class SampledKernel(keras.initializers.Initializer):
-    """Keras initializer that draws from `iterand_tf.distributions.sample`.
-
-    Args:
-        distribution: the argument `name` of `sample`.
-        scale: factor on the values, above 0.
-        seed: whole number of at least 0, or None for one from Python's generator.
-
-    Raises:
-        ValueError: if an argument is out of its range.
-
-    Example:
-
-    >>> SampledKernel("signed_constant", 1.0, seed=0)((2, 1)).shape
-    TensorShape([2, 1])
-    """
+    """Keras initializer that draws from `iterand_tf.distributions.sample`."""
 
     def __init__(self, distribution: str, scale: float, seed: int):
-        self.distribution = checks.one_of("distribution", distribution, distributions.NAMES)
-        self.scale = checks.number("scale", scale, above=0)
-        self.seed = seeds.make_seed(seed)
+        self.distribution, self.scale, self.seed = distribution, scale, seed
 
     def __call__(self, shape, dtype=None):
         kernel = distributions.sample(self.distribution, shape, self.seed, self.scale)

@@ -9,7 +9,6 @@ import dataclasses
 import keras
 
 from iterand_tf.models.factories import LayerFactory
-from iterand_tf.models.pixels import logits, pixel_input
 
 _STEM_WIDTH = 64
 _STAGE_WIDTHS = (64, 128, 256, 512)
@@ -34,75 +33,48 @@ SHAPES = {
 }
 
 
-def build_resnet(
-    name: str,
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    layers: LayerFactory,
-    width_factor: float,
-    stem: str | None,
-) -> keras.Model:
-    """A residual network.
-
-    Args:
-        name: a key of `SHAPES`.
-        input_shape: (height, width, channels); pixels are in 0-255.
-        num_classes: number of logits.
-        layers: makes the layers, stock or Subnet.
-        width_factor: factor on all widths but the stem's and the head's, above 0.
-        stem: `"cifar"` (3x3), `"imagenet"` (7x7 with stride 2, then max pooling), or None: cifar for images of at
-            most 64 pixels.
-    """
-    shape = SHAPES[name]
-    blocks = _Blocks(layers, shape)
-    image, x = pixel_input(input_shape)
-    if (stem or ("cifar" if min(input_shape[:2]) <= _LARGEST_CIFAR_SIZE else "imagenet")) == "cifar":
-        x = blocks.convolution(x, _STEM_WIDTH, 3, 1, "stem")
+def resnet_features(x, shape: ResNetShape, layers: LayerFactory, width_factor: float, stem: str | None):
+    """The stem, four stages of residual blocks and the average of all pixels."""
+    if (stem or ("cifar" if min(x.shape[1:3]) <= _LARGEST_CIFAR_SIZE else "imagenet")) == "cifar":
+        x = _convolution(layers, x, _STEM_WIDTH, 3, 1, "stem")
     else:
-        x = blocks.convolution(x, _STEM_WIDTH, 7, 2, "stem")
+        x = _convolution(layers, x, _STEM_WIDTH, 7, 2, "stem")
         x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
         x = keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
     for stage, width in enumerate(_STAGE_WIDTHS, start=1):
         for block in range(1, shape.blocks[stage - 1] + 1):
             strides = 2 if stage > 1 and block == 1 else 1
-            x = blocks.block(x, round(width * width_factor), strides, f"stage{stage}_block{block}")
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    outputs = layers.head(num_classes, use_bias=True, name="head")(x)
-    return layers.network(image, logits(outputs), name=name)
+            x = _block(layers, shape, x, round(width * width_factor), strides, f"stage{stage}_block{block}")
+    return keras.layers.GlobalAveragePooling2D(name="pool")(x)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Blocks:
-    layers: LayerFactory
-    shape: ResNetShape
+def _block(layers, shape, inputs, width, strides, name):
+    if shape.bottleneck:
+        inner, outer = width * shape.inner_factor, 4 * width
+        plan = [(inner, 1, 1), (inner, 3, strides), (outer, 1, 1)]
+    else:
+        outer = width
+        plan = [(width, 3, strides), (width, 3, 1)]
+    x = inputs
+    for index, (filters, kernel_size, stride) in enumerate(plan, start=1):
+        x = _convolution(layers, x, filters, kernel_size, stride, f"{name}_{index}", relu=index < len(plan))
+    shortcut = inputs
+    if strides > 1 or inputs.shape[-1] != outer:
+        shortcut = _convolution(layers, inputs, outer, 1, strides, f"{name}_shortcut", relu=False)
+    x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
 
-    def block(self, inputs, width, strides, name):
-        if self.shape.bottleneck:
-            inner, outer = width * self.shape.inner_factor, 4 * width
-            plan = [(inner, 1, 1), (inner, 3, strides), (outer, 1, 1)]
-        else:
-            outer = width
-            plan = [(width, 3, strides), (width, 3, 1)]
-        x = inputs
-        for index, (filters, kernel_size, stride) in enumerate(plan, start=1):
-            last = index == len(plan)
-            x = self.convolution(x, filters, kernel_size, stride, f"{name}_{index}", relu=not last)
-        shortcut = inputs
-        if strides > 1 or inputs.shape[-1] != outer:
-            shortcut = self.convolution(inputs, outer, 1, strides, f"{name}_shortcut", relu=False)
-        x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
-        return keras.layers.ReLU(name=f"{name}_relu")(x)
 
-    def convolution(self, x, filters, kernel_size, strides, name, relu=True):
-        """Symmetrically padded convolution and BatchNormalization, and ReLU if `relu`."""
-        padding = "same"
-        if strides > 1:
-            # "same" would pad one side only.
-            padding = "valid"
-            if kernel_size > 1:
-                x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
-        convolution = self.layers.conv2d(
-            filters, kernel_size, strides=strides, padding=padding, use_bias=False, name=f"{name}_conv"
-        )
-        x = self.layers.batch_normalization(f"{name}_bn")(convolution(x))
-        return keras.layers.ReLU(name=f"{name}_relu")(x) if relu else x
+def _convolution(layers, x, filters, kernel_size, strides, name, relu=True):
+    """Symmetrically padded convolution and BatchNormalization, and ReLU if `relu`."""
+    padding = "same"
+    if strides > 1:
+        # "same" would pad one side only.
+        padding = "valid"
+        if kernel_size > 1:
+            x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
+    convolution = layers.conv2d(
+        filters, kernel_size, strides=strides, padding=padding, use_bias=False, name=f"{name}_conv"
+    )
+    x = layers.batch_normalization(f"{name}_bn")(convolution(x))
+    return keras.layers.ReLU(name=f"{name}_relu")(x) if relu else x

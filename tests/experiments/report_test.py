@@ -12,9 +12,10 @@ from made_up_runs import METHODS, WEIGHTS, exported, figure1, figure2, made_up_r
 from PIL import Image
 
 from iterand_tf.experiments import figures
+from iterand_tf.experiments.finished_runs import network_flags, read_flags
 from iterand_tf.experiments.group_tables import csv_text, table_rows
 from iterand_tf.experiments.report_files import page
-from iterand_tf.experiments.run_groups import make_groups
+from iterand_tf.experiments.run_groups import make_groups, method_label, short
 from iterand_tf.experiments.run_plots import make_plots
 from iterand_tf.text_table import markdown_table, text_table
 
@@ -38,6 +39,33 @@ def test_seeds_are_one_row_with_mean_and_deviation_of_the_sample():
     assert row["seeds"] == "3"
     assert "0.6000 ± 0.1000" in text_table(table_rows([group]))
     assert "| IteRand SC | 0,1,2 |" in markdown_table(table_rows([group]))
+
+
+def test_markdown_aligns_numbers_to_the_right():
+    rows = [("method", "accuracy"), ("dense", "0.9")]
+    assert markdown_table(rows) == "| method | accuracy |\n|---|--:|\n| dense | 0.9 |"
+
+
+@pytest.mark.parametrize(
+    ("method", "distribution", "label"),
+    [("iterand", "signed_constant", "IteRand SC"), ("magnitude_pruning", "kaiming_uniform", "magnitude pruning")],
+)
+def test_a_label_names_the_distribution_of_frozen_weights(method, distribution, label):
+    assert method_label({"method": method, "weight_distribution": distribution}) == label
+
+
+def test_values_are_short():
+    assert (short(1.0), short("conv6")) == ("1", "conv6")
+
+
+def test_a_flagfile_is_read_as_values():
+    flags = read_flags("--sparsity=0.7\n--batch_normalization\n# a remark\n")
+    assert (flags["sparsity"], flags["batch_normalization"], flags["seed"]) == (0.7, True, 0)
+
+
+def test_a_network_does_not_depend_on_directories():
+    assert network_flags()["sparsity"] == "supermask"
+    assert "model_dir" not in network_flags()
 
 
 def test_a_single_seed_has_no_deviation():

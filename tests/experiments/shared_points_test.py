@@ -9,7 +9,7 @@ import pytest
 from iterand_tf.experiments import shared_points
 from iterand_tf.experiments.search_space import Point, Space, make_sampler
 from iterand_tf.experiments.shared_points import LostClaimError, SharedPoints, State
-from iterand_tf.experiments.sweep_storage import open_study
+from iterand_tf.experiments.sweep import open_study
 
 PATIENCE = 60
 

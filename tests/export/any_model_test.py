@@ -86,7 +86,7 @@ def test_answers_as_the_trained_model(build, export_format, tmp_path):
         pytest.importorskip("tf2onnx")
     if build is half_precision and export_format in ("tflite", "onnx"):
         with pytest.raises(ExportError, match="cannot express this network"):
-            export.export_saved_model(model, tmp_path, sample=IMAGES, export_format=export_format)
+            export.export_saved_model(model, tmp_path, sample=IMAGES, formats=export_format)
         return
     says_why = (
         pytest.warns(UserWarning, match="the layer lambda.* cannot be made again")
@@ -94,7 +94,7 @@ def test_answers_as_the_trained_model(build, export_format, tmp_path):
         else contextlib.nullcontext()
     )
     with says_why:
-        result = export.export_saved_model(model, tmp_path, sample=IMAGES, export_format=export_format)
+        result = export.export_saved_model(model, tmp_path, sample=IMAGES, formats=export_format)
     assert result.max_abs_difference < 1e-5
     assert result.num_weights == sum(layer.num_weights for layer in iterand_tf.subnet_layers(model)) + STOCK.get(
         build, 0

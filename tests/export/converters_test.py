@@ -19,7 +19,7 @@ IMAGES = np.random.default_rng(0).uniform(0, 255, (32, 8, 8, 3)).astype(np.float
 def model():
     """With BatchNormalization statistics of its own, so that folding matters."""
     model = iterand_tf.models.build(
-        "conv2", (8, 8, 3), 5, iterand_tf.models.SubnetFactory(sparsity=0.6), 0.5, batch_normalization=True
+        "conv2", (8, 8, 3), 5, iterand_tf.models.SubnetFactory(iterand_tf.Supermask(0.6)), 0.5, batch_normalization=True
     )
     model(IMAGES, training=True)
     return model
@@ -27,7 +27,7 @@ def model():
 
 def test_openvino_reads_the_dense_export(model, tmp_path):
     openvino = pytest.importorskip("openvino")
-    path = export.export_saved_model(model, tmp_path, export_format="dense").path
+    path = export.export_saved_model(model, tmp_path, formats="dense").path
     config = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(openvino.convert_model(str(path)), "CPU", config)
     logits = compiled(IMAGES)["logits"]
@@ -37,7 +37,7 @@ def test_openvino_reads_the_dense_export(model, tmp_path):
 
 def test_onnx_runtime_runs_the_onnx_file(model, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    result = export.export_saved_model(model, tmp_path, export_format="onnx")
+    result = export.export_saved_model(model, tmp_path, formats="onnx")
     assert result.max_abs_difference < 1e-4
     session = onnxruntime.InferenceSession(str(result.path / "model.onnx"))
     (given,) = session.get_inputs()
@@ -52,7 +52,7 @@ def test_onnx_without_its_converter_is_refused_before_anything_is_done(model, tm
     find_spec = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tf2onnx" else find_spec(name))
     with pytest.raises(ExportError, match=r"the format onnx needs tf2onnx; run pip install"):
-        export.export_formats(model, tmp_path / "new", ["packed", "onnx"])
+        export.export_saved_model(model, tmp_path / "new", ["packed", "onnx"])
     assert not list(tmp_path.iterdir())
 
 
@@ -61,7 +61,7 @@ def test_onnx_needs_names_that_differ(tmp_path):
     inputs = keras.Input((4,), name="x")
     model = keras.Model({"x": inputs}, {"x": iterand_tf.SubnetDense(2, seed=0)(inputs)})
     with pytest.raises(ExportError, match="ONNX needs other names for outputs than for inputs; rename the output x"):
-        export.export_formats(model, tmp_path, ["dense", "onnx"])
+        export.export_saved_model(model, tmp_path, ["dense", "onnx"])
     assert not list(tmp_path.iterdir())
 
 
@@ -76,7 +76,7 @@ def test_what_onnx_cannot_express_is_refused_and_leaves_nothing(tmp_path):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, Betainc()(inputs))
     with pytest.raises(ExportError, match=r"ONNX cannot express this network \(No Op registered for Betainc"):
-        export.export_formats(model, tmp_path, ["dense", "onnx"], sample=np.full((2, 4), 0.5, np.float32))
+        export.export_saved_model(model, tmp_path, ["dense", "onnx"], sample=np.full((2, 4), 0.5, np.float32))
     assert not list(tmp_path.iterdir())
 
 
@@ -86,7 +86,7 @@ def interpreter(path):
 
 
 def test_litert_runs_the_float_file(model, tmp_path):
-    path = export.export_saved_model(model, tmp_path, export_format="tflite").path
+    path = export.export_saved_model(model, tmp_path, formats="tflite").path
     answers = interpreter(path).get_signature_runner("serving_default")(image=IMAGES)
     np.testing.assert_allclose(answers["logits"], model(IMAGES), rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(answers["probabilities"].argmax(axis=1), np.argmax(model(IMAGES), axis=1))
@@ -94,7 +94,7 @@ def test_litert_runs_the_float_file(model, tmp_path):
 
 @pytest.mark.fresh_process
 def test_litert_runs_the_integer_file_whose_ternary_kernels_lost_nothing(model, tmp_path):
-    result = export.export_saved_model(model, tmp_path, sample=IMAGES, export_format="tflite", tflite_int8=True)
+    result = export.export_saved_model(model, tmp_path, sample=IMAGES, formats="tflite", tflite_int8=True)
     lite = interpreter(result.path)
     signature = lite.get_signature_runner("serving_default")
     assert signature.get_input_details()["image"]["dtype"] == np.uint8
@@ -123,9 +123,9 @@ def last_axis_first(kernel):
 
 def test_integers_need_a_sample(model, tmp_path):
     with pytest.raises(
-        ValueError, match="tflite_int8 must be left out unless tflite is exported and a sample is given"
+        ValueError, match=r'tflite_int8=True needs formats="tflite" and a sample for calibration. Received: formats='
     ):
-        export.export_saved_model(model, tmp_path, export_format="tflite", tflite_int8=True)
+        export.export_saved_model(model, tmp_path, formats="tflite", tflite_int8=True)
 
 
 def test_what_tensorflow_lite_cannot_express_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
@@ -137,5 +137,5 @@ def test_what_tensorflow_lite_cannot_express_is_refused_and_leaves_nothing(tmp_p
 
     monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", lambda *_, **__: Converter())
     with pytest.raises(ExportError, match=r"TensorFlow Lite cannot express this network \(no such operation\)"):
-        export.export_formats(model, tmp_path, ["packed", "tflite"])
+        export.export_saved_model(model, tmp_path, ["packed", "tflite"])
     assert not list(tmp_path.iterdir())

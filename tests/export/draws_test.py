@@ -9,9 +9,10 @@ from export.pack import decode, encode_drawn
 from export.philox import uniform_at
 
 
-def after_events(count, **options):
+def after_events(count, dtype=None, **options):
     """A kernel whose scores are new before each of so many re-randomizations, and whose mask is new after them."""
-    layer = iterand_tf.SubnetDense(30, sparsity=0.6, seed=3, name="layer", **options)
+    method = iterand_tf.Supermask(0.6, **options)
+    layer = iterand_tf.SubnetDense(30, method=method, seed=3, name="layer", dtype=dtype)
     layer.build((None, 40))
     draw = np.random.default_rng(0)
     for step in range(count + 1):
@@ -48,6 +49,14 @@ def test_what_cannot_be_drawn_again_is_not_found():
     other.num_draws.assign(3)
     assert find_draws(np.asarray(other.baked()), other) is None
     assert find_draws(np.asarray(trained.baked()), trained) is not None
+
+
+@pytest.mark.parametrize("method", ["magnitude_pruning", "random_pruning"])
+def test_kernels_that_are_trained_are_no_draws(method):
+    layer = iterand_tf.SubnetDense(30, sparsity=0.6, method=method, kernel_initializer="random_uniform")
+    layer.build((None, 40))
+    (kernel,) = layer.subnet_kernels
+    assert find_draws(np.asarray(kernel.baked()), kernel) is None
 
 
 def test_a_draw_is_that_of_the_layer():

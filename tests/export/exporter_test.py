@@ -16,9 +16,10 @@ from saved_model_loaders import LOADERS
 
 import export
 import iterand_tf
-from export import artifact, bake, network, serving_extras
+from export import artifact, network, serving_extras
 from export.bits import compress
 from export.pack import encode
+from iterand_tf import bake
 from iterand_tf.errors import ExportError
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 1)).astype(np.float32)
@@ -27,7 +28,7 @@ IMAGES = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 1)).astype(np.float3
 @pytest.fixture(scope="module")
 def model():
     """The network that most tests export; none of them changes it."""
-    return iterand_tf.models.build("conv2", (8, 8, 1), 10, iterand_tf.models.SubnetFactory(sparsity=0.6))
+    return iterand_tf.models.build("conv2", (8, 8, 1), 10, iterand_tf.models.SubnetFactory(iterand_tf.Supermask(0.6)))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_loads_and_agrees_where_the_project_is_not_importable(model, packed, tmp
 
 
 def test_dense_writes_every_variable_once(model, tmp_path):
-    result = export.export_saved_model(model, tmp_path, export_format="dense")
+    result = export.export_saved_model(model, tmp_path, formats="dense")
     kernels = 4 * sum(layer.num_weights for layer in iterand_tf.subnet_layers(model))
     assert kernels < result.num_bytes < kernels + 80_000
     assert result.num_weights * 4 == result.kernel_bytes == kernels
@@ -78,9 +79,9 @@ def test_packed_is_near_the_entropy(tmp_path):
 
 @pytest.mark.parametrize(("kind", "distribution"), [("resnet18", "signed_constant"), ("conv2", "kaiming_uniform")])
 def test_packed_and_dense_answer_alike(kind, distribution, tmp_path):
-    factory = iterand_tf.models.SubnetFactory(sparsity=0.6, weight_distribution=distribution)
+    factory = iterand_tf.models.SubnetFactory(iterand_tf.Supermask(0.6, weight_distribution=distribution))
     model = iterand_tf.models.build(kind, (8, 8, 1), 10, factory, width_factor=0.125, batch_normalization=True)
-    paths = [export.export_saved_model(model, tmp_path, export_format=name).path for name in ("packed", "dense")]
+    paths = [export.export_saved_model(model, tmp_path, formats=name).path for name in ("packed", "dense")]
     packed, dense = (tf.saved_model.load(str(path)).signatures["serving_default"] for path in paths)
     np.testing.assert_array_equal(packed(image=IMAGES)["logits"], dense(image=IMAGES)["logits"])
 
@@ -115,7 +116,7 @@ def test_in_other_loaders(loader, model, packed, tmp_path, export_format):
     if export_format == "packed":
         path = packed.path
     else:
-        path = export.export_saved_model(model, tmp_path / "served", export_format=export_format).path
+        path = export.export_saved_model(model, tmp_path / "served", formats=export_format).path
     outputs = LOADERS[loader](path, {"image": IMAGES}, tmp_path)
     np.testing.assert_allclose(outputs["logits"], model(IMAGES), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(outputs["probabilities"], tf.nn.softmax(model(IMAGES)), rtol=1e-4, atol=1e-4)
@@ -141,11 +142,20 @@ def test_a_truncated_artifact_does_not_load(packed_copy):
 
 
 def test_refuses_other_formats(model, tmp_path):
-    for formats in (["zip"], ["packed", "packed"], []):
+    for formats in (["zip"], ["packed", "packed"], [], "packed,dense", "zip"):
         with pytest.raises(ValueError, match="formats must be one or several of packed, dense, tflite, onnx"):
-            export.export_formats(model, tmp_path, formats)
-    with pytest.raises(ValueError, match="export_format must be one of packed, dense, tflite, onnx"):
-        export.export_saved_model(model, tmp_path, export_format="packed,dense")
+            export.export_saved_model(model, tmp_path, formats)
+    assert not list(tmp_path.iterdir())
+
+
+def test_gives_a_result_for_a_name_and_a_dictionary_for_a_list(model, tmp_path):
+    result = export.export_saved_model(model, tmp_path, "packed")
+    assert isinstance(result, export.ExportResult)
+    assert result.path == tmp_path / "1"
+    for formats in (["dense"], ("dense",)):
+        results = export.export_saved_model(model, tmp_path, formats)
+        assert {name: type(each) for name, each in results.items()} == {"dense": export.ExportResult}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "3"]
 
 
 def test_versions_count_up_and_are_never_overwritten(model, tmp_path):
@@ -204,8 +214,8 @@ def test_a_model_in_mixed_precision_serves_float32(tmp_path):
 
 
 def test_several_formats_lie_side_by_side(model, tmp_path):
-    export.export_saved_model(model, tmp_path / "dense", version=4, export_format="dense")
-    results = export.export_formats(model, tmp_path, ["packed", "dense", "tflite"])
+    export.export_saved_model(model, tmp_path / "dense", version=4, formats="dense")
+    results = export.export_saved_model(model, tmp_path, ["packed", "dense", "tflite"])
     assert {name: result.path for name, result in results.items()} == {
         name: tmp_path / name / "5" for name in ("packed", "dense", "tflite")
     }
@@ -214,7 +224,7 @@ def test_several_formats_lie_side_by_side(model, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_values_of_a_smaller_type(dtype, tmp_path):
-    factory = iterand_tf.models.SubnetFactory(sparsity=0.6, weight_distribution="kaiming_uniform")
+    factory = iterand_tf.models.SubnetFactory(iterand_tf.Supermask(0.6, weight_distribution="kaiming_uniform"))
     model = iterand_tf.models.build("conv2", (8, 8, 1), 10, factory)
     result = export.export_saved_model(model, tmp_path, sample=IMAGES, kernel_dtype=dtype, seeded=False)
     assert result.metrics()["bits_per_weight"] <= 7.7
@@ -244,7 +254,7 @@ def test_logits_that_are_not_finite_are_refused(tmp_path):
 def test_serves_encoded_images_with_labels(export_format, tmp_path):
     model = iterand_tf.models.build("conv2", (8, 8, 3), 10)
     labels = [f"class {number}" for number in range(10)]
-    path = export.export_saved_model(model, tmp_path, export_format=export_format, labels=labels).path
+    path = export.export_saved_model(model, tmp_path, formats=export_format, labels=labels).path
     assert (path / "assets" / "labels.txt").read_text().splitlines() == labels
     small, large = np.full((8, 8, 3), 7, np.uint8), np.full((40, 30, 3), 200, np.uint8)
     small[2:5, 3:] = 90
@@ -349,11 +359,11 @@ def test_inputs_may_have_the_names_of_numbers(export_format, tmp_path):
     inputs = [keras.Input((2,), name=name) for name in "abc1"]
     answer = iterand_tf.SubnetDense(3, seed=0)(keras.layers.Concatenate()(inputs))
     model = keras.Model(inputs, keras.layers.Softmax()(keras.layers.Activation("tanh")(answer)))
-    assert export.export_saved_model(model, tmp_path, export_format=export_format).max_abs_difference < 1e-6
+    assert export.export_saved_model(model, tmp_path, formats=export_format).max_abs_difference < 1e-6
 
 
 @pytest.mark.parametrize("export_format", ["packed", "dense"])
 def test_a_full_disk_is_refused_and_leaves_nothing(export_format, model, tmp_path):
     with files_of_at_most(50_000), pytest.raises(ExportError, match="could not be written"):
-        export.export_saved_model(model, tmp_path / "a" / "b", export_format=export_format)
+        export.export_saved_model(model, tmp_path / "a" / "b", formats=export_format)
     assert not list(tmp_path.iterdir())

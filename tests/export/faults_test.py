@@ -14,6 +14,7 @@ import export
 import iterand_tf
 from export import artifact
 from iterand_tf.errors import ExportError
+from iterand_tf.layers import SubnetKernel
 from iterand_tf.strategies.strategy import mirrored
 
 INPUTS = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
@@ -146,10 +147,10 @@ def test_what_keeps_batch_normalization_from_being_folded_is_said(tmp_path):
 
 
 def test_a_fault_of_our_own_is_no_reason_not_to_fold(tmp_path, monkeypatch):
-    def broken(layer):
+    def broken(kernel):
         raise TypeError("a fault in the library")
 
-    monkeypatch.setattr(iterand_tf.SubnetConv2D, "to_stock", broken)
+    monkeypatch.setattr(SubnetKernel, "baked", broken)
     with pytest.raises(TypeError, match="a fault in the library"), warnings.catch_warnings(action="error"):
         export.export_saved_model(image_model(iterand_tf.SubnetConv2D(4, 3)), tmp_path, sample=IMAGES)
 
@@ -195,7 +196,7 @@ def test_a_layer_that_no_call_uses_is_left_out(tmp_path):
 def test_a_dense_export_loads_in_the_scope_of_a_strategy(tmp_path):
     """The guide says so, since a packed one does not."""
     model = dense(3)
-    path = export.export_saved_model(model, tmp_path, export_format="dense").path
+    path = export.export_saved_model(model, tmp_path, formats="dense").path
     with mirrored(("CPU:0", "CPU:1")).scope():
         served = tf.saved_model.load(str(path))
     outputs = served.signatures["serving_default"](image=tf.constant(INPUTS))["outputs"]

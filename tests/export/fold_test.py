@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from export.bake import bake
 
 import iterand_tf
 from export.fold import Folded, fold_batch_normalization
 from export.network import Network
+from iterand_tf import bake
 
 layers = keras.layers
 

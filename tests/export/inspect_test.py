@@ -10,12 +10,12 @@ from export import inspect as inspect_module
 
 @pytest.mark.parametrize("export_format", exporter.FORMATS)
 def test_names_every_kernel_with_its_numbers(export_format, tmp_path, capsys):
-    factory = iterand_tf.models.SubnetFactory(sparsity=0.6, head_sparsity=0.2)
+    factory = iterand_tf.models.SubnetFactory(iterand_tf.Supermask(0.6), head_sparsity=0.2)
     model = iterand_tf.models.build("conv2", (8, 8, 1), 10, factory)
-    result = export.export_saved_model(model, tmp_path, export_format=export_format)
+    result = export.export_saved_model(model, tmp_path, formats=export_format)
     assert inspect_module.main([str(result.path)]) == 0
     _, *rows, total, sizes = capsys.readouterr().out.splitlines()
-    layers = list(iterand_tf.subnet_layers(model))
+    layers = iterand_tf.subnet_layers(model)
     assert [row.split()[0] for row in rows] == [f"{layer.name}/kernel" for layer in layers]
     for row, layer in zip(rows, layers, strict=True):
         _, shape, sparsity, coding, _, entropy, coded, draws = row.split()

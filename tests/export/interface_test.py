@@ -134,7 +134,7 @@ def test_open_sizes_stay_open_and_types_are_kept(tmp_path):
 def test_other_formats_take_the_same_names(tmp_path):
     model = two_inputs_and_outputs()
     formats = ["dense", "tflite", *(["onnx"] if importlib.util.find_spec("tf2onnx") else [])]
-    for result in export.export_formats(model, tmp_path, formats, sample={"left": LEFT, "right": RIGHT}).values():
+    for result in export.export_saved_model(model, tmp_path, formats, sample={"left": LEFT, "right": RIGHT}).values():
         assert result.max_abs_difference < 1e-5
 
 
@@ -143,7 +143,7 @@ def test_onnx_keeps_open_sizes_and_types(build, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     model = {"segmentation": segmentation, "text": text}[build]()
     other = {"segmentation": np.ones((1, 5, 9, 3), np.float32), "text": np.ones((2, 3), np.int32)}[build]
-    path = export.export_saved_model(model, tmp_path, export_format="onnx").path
+    path = export.export_saved_model(model, tmp_path, formats="onnx").path
     session = onnxruntime.InferenceSession(str(path / "model.onnx"))
     (given,) = session.get_inputs()
     np.testing.assert_allclose(session.run(["outputs"], {given.name: other})[0], model(other), rtol=1e-4, atol=1e-6)

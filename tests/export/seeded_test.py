@@ -20,7 +20,7 @@ EVENTS = 4
 
 def trained(distribution, seed=0):
     """A network with statistics to fold, after re-randomizations on scores that move."""
-    factory = iterand_tf.models.SubnetFactory(sparsity=0.6, weight_distribution=distribution, seed=seed)
+    factory = iterand_tf.models.SubnetFactory(iterand_tf.Supermask(0.6, weight_distribution=distribution), seed=seed)
     model = iterand_tf.models.build("conv2", (8, 8, 1), 10, factory, batch_normalization=True)
     draw = np.random.default_rng(0)
     for event in range(EVENTS):
@@ -59,7 +59,7 @@ def logits(path):
 
 
 def test_all_kernels_are_drawn_again_and_take_little(model, exported):
-    uniform = iterand_tf.subnet_layers(model).__next__().weight_distribution == "kaiming_uniform"
+    uniform = iterand_tf.subnet_layers(model)[0].method.weight_distribution == "kaiming_uniform"
     for kernel in records(exported):
         assert kernel["coding"] == ("seeded" if uniform else "seeded_signs")
         assert kernel["draws"] == (EVENTS + 1 if uniform else 1)
@@ -148,7 +148,9 @@ def test_other_draws_under_right_checksums_are_an_error(what, exported, tmp_path
 
 
 def test_where_drawing_costs_more_than_it_saves_kernels_are_stored_by_value(tmp_path):
-    model = iterand_tf.models.build("conv2", (8, 8, 1), 10, iterand_tf.models.SubnetFactory(sparsity=0.6), 0.5)
+    model = iterand_tf.models.build(
+        "conv2", (8, 8, 1), 10, iterand_tf.models.SubnetFactory(iterand_tf.Supermask(0.6)), 0.5
+    )
     results = [export.export_saved_model(model, tmp_path / str(seeded), seeded=seeded) for seeded in (True, False)]
     assert not any(kernel["draws"] for kernel in records(results[0]))
     assert results[0].num_bytes == results[1].num_bytes
@@ -156,7 +158,7 @@ def test_where_drawing_costs_more_than_it_saves_kernels_are_stored_by_value(tmp_
 
 def test_kernels_that_are_no_draws_are_stored_by_value_beside_those_that_are(tmp_path):
     model = trained("kaiming_uniform")
-    layers = list(iterand_tf.subnet_layers(model))
+    layers = iterand_tf.subnet_layers(model)
     layers[0].kernel.assign(layers[0].kernel * 1.01)
     result = export.export_saved_model(model, tmp_path, sample=IMAGES)
     assert [kernel["draws"] > 0 for kernel in records(result)] == [False, *[True] * (len(layers) - 1)]

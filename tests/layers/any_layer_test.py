@@ -15,9 +15,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from stock_layers import stock_of
 
 import iterand_tf
-from iterand_tf import Subnet
+from iterand_tf import Subnet, Supermask
 
 layers = keras.layers
 
@@ -104,17 +105,17 @@ def case(request):
     return CASES[request.param]
 
 
-def made(case, **arguments):
-    """A Subnet of the case's layer that has been called, and its inputs."""
-    defaults = {"sparsity": 0.4, "seed": 3, "name": "mine", "kernel_names": case.kernel_names}
-    layer = Subnet(case.make(), **defaults | arguments)
+def made(case, **options):
+    """A Subnet of the case's layer that has been called, and its inputs; the options are those of Supermask."""
+    method = Supermask(0.4, **options)
+    layer = Subnet(case.make(), method=method, seed=3, name="mine", kernel_names=case.kernel_names)
     inputs = [tf.constant(each) for each in case.inputs(4)]
     layer(*inputs)
     return layer, inputs
 
 
-def functional(case, **arguments):
-    layer, _ = made(case, **arguments)
+def functional(case):
+    layer, _ = made(case)
     inputs = [keras.Input(shape, dtype="int32" if case.tokens else None) for shape in case.shapes]
     outputs = keras.layers.Flatten()(layer(*inputs))
     return keras.Model(inputs, outputs), layer
@@ -133,7 +134,7 @@ def test_outputs_are_those_of_the_stock_layer_with_masked_kernels(case):
     layer, inputs = made(case)
     for kernel in layer.subnet_kernels:
         kernel.scores.assign(-kernel.scores)
-    stock = layer.to_stock()
+    stock = stock_of(layer, *inputs)
     assert type(stock) is type(layer.layer)
     assert not any(iterand_tf.subnet_layers(stock))
     np.testing.assert_allclose(layer(*inputs), stock(*inputs), rtol=1e-5, atol=1e-6)
@@ -201,7 +202,7 @@ def saved(tmp_path_factory):
         "        np.save(path.with_suffix('.npy'), model([inputs[name] for name in inputs.files]))\n"
     )
     here = pathlib.Path(__file__).parent
-    command = [sys.executable, "-c", script, str(directory), str(here), str(here.parents[1])]
+    command = [sys.executable, "-c", script, str(directory), str(here), str(here.parent), str(here.parents[1])]
     subprocess.run(command, check=True, capture_output=True)
     return {name: (output, np.load(directory / f"{name}.npy")) for name, output in outputs.items()}
 
@@ -217,7 +218,7 @@ def test_mixed_precision_computes_as_the_stock_layer(case, precision):
     keras.config.set_dtype_policy(precision)
     layer, inputs = made(case)
     assert all(kernel.scores.dtype == kernel.variable.dtype == "float32" for kernel in layer.subnet_kernels)
-    outputs, expected = layer(*inputs), layer.to_stock()(*inputs)
+    outputs, expected = layer(*inputs), stock_of(layer, *inputs)(*inputs)
     assert outputs.dtype == expected.dtype
     np.testing.assert_allclose(np.float32(outputs), np.float32(expected), rtol=0.02, atol=0.02)
 

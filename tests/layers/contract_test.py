@@ -4,7 +4,6 @@ A new layer is covered by adding rows to CASES.
 """
 
 import contextlib
-import dataclasses
 import inspect
 import os
 import pathlib
@@ -16,14 +15,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from capabilities import NO_CHANNELS_FIRST, runs_channels_first
-from iterand_tf.layers.subnet_options import SubnetOptions
+from stock_layers import stock_of
 
 import iterand_tf
-from iterand_tf import Subnet, SubnetConv2D, SubnetDense
+from iterand_tf import Subnet, SubnetConv2D, SubnetDense, Supermask
 from iterand_tf.layers import SubnetKernel
 
 ROOT = pathlib.Path(__file__).parents[2]
 
+STOCK = {SubnetDense: keras.layers.Dense, SubnetConv2D: keras.layers.Conv2D}
 # name: (class, stock arguments, input shape)
 CASES = {
     "dense": (SubnetDense, {"units": 5}, (4, 7)),
@@ -43,16 +43,7 @@ CASES = {
     ),
     "conv_groups": (SubnetConv2D, {"filters": 4, "kernel_size": 3, "groups": 2}, (2, 8, 9, 6)),
 }
-MORE_ARGUMENTS = {
-    "score_transform": "abs",
-    "weight_distribution": "kaiming_uniform",
-    "weight_scale": 0.5,
-    "score_distribution": "uniform",
-    "score_scale": 2.0,
-    "bias_regularizer": "l2",
-    "bias_constraint": "non_neg",
-    "activity_regularizer": "l1",
-}
+OF_REAL_NUMBERS = Supermask(0.4, weight_distribution="kaiming_uniform")
 
 
 @pytest.fixture(params=CASES)
@@ -63,44 +54,74 @@ def case(request):
     return CASES[request.param]
 
 
-def built(case, **subnet_arguments):
+def built(case, method=None, **subnet_arguments):
     cls, arguments, shape = case
-    layer = cls(**arguments, **({"sparsity": 0.4, "seed": 3} | subnet_arguments))
+    layer = cls(**arguments, **({"method": method or Supermask(0.4), "seed": 3} | subnet_arguments))
     layer.build(shape)
     return layer, tf.random.stateless_normal(shape, seed=(1, 2))
 
 
-def test_the_table_holds_every_layer():
+def test_the_tables_hold_every_layer():
     layers = {value for value in vars(iterand_tf).values() if isinstance(value, type) and issubclass(value, Subnet)}
-    assert layers - {Subnet} == {cls for cls, _, _ in CASES.values()}
+    assert layers - {Subnet} == {cls for cls, _, _ in CASES.values()} == set(STOCK)
 
 
-ABOUT_TRAINING_THE_KERNEL = (
-    "kernel_initializer", "kernel_regularizer", "kernel_constraint", "lora_rank", "lora_alpha", "quantization_config"
-)  # fmt: skip
+# What only goes with kernels that are trained, and what goes with no Subnet.
+TRAINING_THE_KERNEL = {"kernel_initializer": "ones", "kernel_regularizer": "l2", "kernel_constraint": "non_neg"}
+OTHER_KERNELS = {"lora_rank": 2, "lora_alpha": 2.0, "quantization_config": {}}
 
 
 def parameters(cls):
-    return {each.name: each.default for each in inspect.signature(cls).parameters.values()}
+    return {each.name: each for each in inspect.signature(cls).parameters.values() if each.name != "kwargs"}
 
 
-@pytest.mark.parametrize("cls", sorted({cls for cls, _, _ in CASES.values()}, key=str))
-def test_the_signature_is_the_stock_layers_and_then_the_methods(cls):
-    stock = parameters(cls.stock_class) | {"use_bias": False}
-    kept = {name: default for name, default in stock.items() if name not in (*ABOUT_TRAINING_THE_KERNEL, "kwargs")}
-    options = {field.name: field.default for field in dataclasses.fields(SubnetOptions)}
-    ours = parameters(cls)
-    assert list(ours) == [*kept, *options, "seed", "kwargs"]
-    assert ours == kept | options | {"seed": None, "kwargs": inspect.Parameter.empty}
-    for name in (*options, "seed"):
-        assert inspect.signature(cls).parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+@pytest.mark.parametrize("cls", STOCK)
+def test_the_signature_is_the_stock_layers_and_what_is_not_in_it_is_short(cls):
+    ours, stock = parameters(cls), parameters(STOCK[cls])
+    positional = [name for name, each in ours.items() if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert positional == list(stock)[: len(positional)]
+    assert positional[-1] in ("use_bias", "padding")
+    assert set(ours) - set(stock) == {"sparsity", "method", "seed"}
+    assert list(ours)[-3:] == ["sparsity", "method", "seed"]
+    defaults = {name: each.default for name, each in stock.items()} | {"use_bias": False}
+    defaults |= {"sparsity": None, "method": "supermask", "seed": None}
+    assert {name: each.default for name, each in ours.items()} == {name: defaults[name] for name in ours}
     for name in ours:
-        assert f"{name}:" in inspect.getdoc(cls) or name == "kwargs"
+        assert f"{name}:" in inspect.getdoc(cls)
 
 
-def stock_of(case):
+# name of an argument of stock layers: a value that is not its default
+OTHER_VALUES = {
+    "activation": "relu", "use_bias": True, "bias_initializer": "ones", "bias_regularizer": "l2",
+    "activity_regularizer": "l1", "bias_constraint": "non_neg", "strides": 2, "padding": "same",
+    "data_format": "channels_first", "dilation_rate": 2, "groups": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", STOCK)
+@pytest.mark.parametrize("method", ["supermask", "magnitude_pruning", "random_pruning"])
+def test_every_argument_of_the_stock_layer_is_taken_or_refused(cls, method):
+    needed = {"units": 4} if cls is SubnetDense else {"filters": 4, "kernel_size": 3}
+    names = set(parameters(STOCK[cls])) - set(needed)
+    assert names <= {*OTHER_VALUES, *TRAINING_THE_KERNEL, *OTHER_KERNELS}
+    for name, value in (OTHER_VALUES | TRAINING_THE_KERNEL | OTHER_KERNELS).items():
+        if name not in names:
+            continue
+        arguments = needed | {name: value}
+        if name in OTHER_KERNELS or (name in TRAINING_THE_KERNEL and method == "supermask"):
+            of_method = {"supermask": "Supermask", "magnitude_pruning": "MagnitudePruning"}.get(method, "RandomPruning")
+            with pytest.raises(ValueError, match=rf"^{name} does not go with {of_method}; .* Received: {name}="):
+                cls(**arguments, method=method)
+        else:
+            expected = STOCK[cls](**arguments).get_config()[name]
+            layer = cls(**arguments, method=method)
+            assert layer.get_config()[name] == layer.layer.get_config()[name] == expected
+            assert cls.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+def fresh_stock(case):
     cls, arguments, _ = case
-    return cls.stock_class(**{"use_bias": False} | arguments)
+    return STOCK[cls](**{"use_bias": False} | arguments)
 
 
 def open_shape(case):
@@ -113,7 +134,7 @@ def open_shape(case):
 def test_a_symbolic_call_gives_what_the_stock_layers_does(case):
     layer, _ = built(case)
     for shape in (case[2], open_shape(case)):
-        ours, stock = (each(keras.KerasTensor(shape)) for each in (layer, stock_of(case)))
+        ours, stock = (each(keras.KerasTensor(shape)) for each in (layer, fresh_stock(case)))
         assert (ours.shape, ours.dtype) == (stock.shape, stock.dtype)
         assert layer.compute_output_shape(shape) == stock.shape
 
@@ -125,7 +146,7 @@ def test_sizes_may_be_open(case):
 
 
 def test_masks_are_treated_as_by_the_stock_layer(case):
-    layer, stock = built(case)[0], stock_of(case)
+    layer, stock = built(case)[0], fresh_stock(case)
     assert layer.supports_masking == stock.supports_masking
     if layer.supports_masking:
         mask = tf.constant([[True, False]])
@@ -138,7 +159,7 @@ def test_losses_are_those_of_the_stock_layer(case):
     layer = cls(**arguments | regularizers)
     inputs = tf.random.stateless_normal(shape, seed=(1, 2))
     layer(inputs)
-    stock = layer.to_stock()
+    stock = stock_of(layer, inputs)
     stock(inputs)
     assert len(layer.losses) == len(stock.losses) == 1 + layer.use_bias
     np.testing.assert_allclose(layer.losses, stock.losses, rtol=1e-5)
@@ -147,8 +168,8 @@ def test_losses_are_those_of_the_stock_layer(case):
 @pytest.mark.parametrize("sparsity", [0.0, 0.4, 0.9])
 def test_outputs_are_those_of_the_stock_layer_with_the_masked_kernel(case, sparsity):
     layer, inputs = built(case, sparsity=sparsity)
-    cls, arguments, shape = case
-    stock = cls.stock_class(**{"use_bias": False} | arguments)
+    _, _, shape = case
+    stock = fresh_stock(case)
     stock.build(shape)
     mask = layer.kernel_mask.numpy()
     assert mask.sum() == mask.size - round(sparsity * mask.size) == layer.num_kept
@@ -161,7 +182,7 @@ def test_outputs_are_those_of_the_stock_layer_with_the_masked_kernel(case, spars
 
 def test_the_gradient_of_the_scores_is_that_of_the_effective_kernel_times_the_kernel(case):
     layer, inputs = built(case)
-    stock = layer.to_stock()
+    stock = stock_of(layer, inputs)
     with tf.GradientTape(persistent=True) as tape:
         loss = tf.reduce_sum(tf.sin(layer(inputs)))
         stock_loss = tf.reduce_sum(tf.sin(stock(inputs)))
@@ -174,23 +195,31 @@ def test_only_scores_and_a_bias_are_trained(case):
     trained = {variable.name for variable in layer.trainable_variables}
     assert trained == {"scores", "bias"} if layer.use_bias else {"scores"}
     counts = ["num_kept", "num_draws", "rerandomized_at"]
-    assert [variable.name for variable in layer.non_trainable_variables] == ["kernel", *counts]
+    assert [variable.name for variable in layer.non_trainable_variables] == [*counts, "kernel"]
 
 
 def test_abs_ranks_magnitudes(case):
-    layer, _ = built(case, score_transform="abs")
+    layer, _ = built(case, Supermask(0.4, score_transform="abs"))
     scores, mask = np.abs(layer.scores.numpy()), layer.kernel_mask.numpy() == 1
     assert scores[mask].min() >= scores[~mask].max()
 
 
 def test_every_argument_round_trips(case):
     cls, arguments, _ = case
-    layer = cls(**arguments, sparsity=0.3, seed=7, name="mine", **MORE_ARGUMENTS)
+    regularizers = {"bias_regularizer": "l2", "bias_constraint": "non_neg", "activity_regularizer": "l1"}
+    method = Supermask(
+        0.3,
+        score_transform="abs",
+        weight_distribution="kaiming_uniform",
+        weight_scale=0.5,
+        score_distribution="uniform",
+        score_scale=2.0,
+    )
+    layer = cls(**arguments, **regularizers, method=method, seed=7, name="mine")
     config = layer.get_config()
-    assert cls.from_config(config).get_config() == config
-    for name, value in ({"sparsity": 0.3, "seed": 7} | MORE_ARGUMENTS).items():
-        if "regularizer" not in name and "constraint" not in name:
-            assert config[name] == value
+    again = cls.from_config(config)
+    assert again.get_config() == config
+    assert (again.method, again.seed, again.name, again.sparsity) == (method, 7, "mine", 0.3)
     assert config["bias_regularizer"]["class_name"] == "L2"
     assert config["bias_constraint"]["class_name"] == "NonNeg"
     assert config["activity_regularizer"]["class_name"] == "L1"
@@ -228,35 +257,29 @@ def test_a_saved_model_loads_in_a_fresh_process(name, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), model(inputs))
 
 
-def test_from_stock_takes_the_configuration_and_to_stock_gives_the_same_outputs(case):
+def test_a_subnet_of_the_stock_layer_is_the_same(case):
+    """Arguments about training the kernel, which the layer of this class refuses, say nothing there."""
     cls, arguments, shape = case
-    stock = cls.stock_class(**arguments, name="mine", kernel_regularizer="l2")
-    layer = cls.from_stock(stock, sparsity=0.7, seed=1)
+    stock = STOCK[cls](**arguments, name="mine", kernel_regularizer="l2")
+    layer = Subnet(stock, sparsity=0.7, seed=1)
     inputs = tf.random.stateless_normal(shape, seed=(1, 2))
     outputs = layer(inputs)
-    assert (layer.name, layer.sparsity, layer.use_bias) == ("mine", 0.7, stock.use_bias)
-    dense = layer.to_stock()
-    assert type(dense) is cls.stock_class
-    assert dense.name == "mine"
-    np.testing.assert_array_equal(dense(inputs), outputs)
-    assert not np.signbit(dense.kernel.numpy()[layer.kernel_mask.numpy() == 0]).any()
-
-
-def test_from_stock_refuses_other_layers(case):
-    with pytest.raises(TypeError, match="from_stock takes a"):
-        case[0].from_stock(keras.layers.Flatten())
-
-
-def test_to_stock_needs_a_built_layer(case):
-    cls, arguments, _ = case
-    with pytest.raises(ValueError, match="build it"):
-        cls(**arguments).to_stock()
+    assert (layer.name, layer.sparsity, layer.layer) == ("mine", 0.7, stock)
+    twin = stock_of(layer, inputs)
+    assert type(twin) is STOCK[cls]
+    assert twin.name == "mine"
+    np.testing.assert_array_equal(twin(inputs), outputs)
+    pruned = layer.subnet_kernels[0].mask.numpy() == 0
+    assert not np.signbit(twin.kernel.numpy()[pruned]).any()
+    ours = cls(**{"use_bias": True} | arguments, sparsity=0.7, seed=1, name="mine")
+    np.testing.assert_array_equal(ours(inputs), outputs)
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_keeps_the_scores_in_float32(case, precision):
-    if precision == "mixed_float16" and case[1].get("data_format") == "channels_first":
-        pytest.skip("TensorFlow has no such convolution on a CPU")
+    channels_first = case[1].get("data_format") == "channels_first"
+    if channels_first and not runs_channels_first(precision.removeprefix("mixed_")):
+        pytest.skip(NO_CHANNELS_FIRST)
     layer, inputs = built(case, dtype=precision)
     exact, _ = built(case)
     layer.set_weights(exact.get_weights())
@@ -267,7 +290,7 @@ def test_mixed_precision_keeps_the_scores_in_float32(case, precision):
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(tf.cast(layer(inputs), tf.float32))
     assert tape.gradient(loss, layer.scores.value).dtype == tf.float32
-    np.testing.assert_array_equal(layer.to_stock()(inputs), outputs)
+    np.testing.assert_array_equal(stock_of(layer, inputs)(inputs), outputs)
 
 
 def test_draws_are_functions_of_seed_name_and_number(case):
@@ -284,7 +307,7 @@ def test_draws_are_functions_of_seed_name_and_number(case):
 
 
 def test_rerandomize_keeps_the_kept_and_takes_the_next_draw_for_the_others(case):
-    layer, inputs = built(case, weight_distribution="kaiming_uniform")
+    layer, inputs = built(case, OF_REAL_NUMBERS)
     first, mask, outputs = layer.kernel.numpy(), layer.kernel_mask.numpy() == 1, layer(inputs).numpy()
     before = first
     for number, step in enumerate((10, 10, 20), start=1):
@@ -312,7 +335,7 @@ def test_rerandomize_counts_what_changed(case):
 
 
 def test_a_layer_that_is_not_trainable_keeps_its_kernel(case):
-    layer, _ = built(case, weight_distribution="kaiming_uniform")
+    layer, _ = built(case, OF_REAL_NUMBERS)
     layer.trainable = False
     before = layer.kernel.numpy()
     assert layer.rerandomize(step=1, rate=1.0) == 0
@@ -322,17 +345,7 @@ def test_a_layer_that_is_not_trainable_keeps_its_kernel(case):
 
 @pytest.mark.parametrize(
     "wrong",
-    [
-        {"sparsity": 1.0},
-        {"sparsity": -0.1},
-        {"score_transform": "square"},
-        {"weight_distribution": "gaussian"},
-        {"weight_scale": 0.0},
-        {"score_distribution": "gaussian"},
-        {"score_scale": -1.0},
-        {"seed": -1},
-        {"seed": 0.5},
-    ],
+    [{"sparsity": 1.0}, {"sparsity": -0.1}, {"seed": -1}, {"seed": 0.5}, {"method": "iterand"}, {"method": 0.5}],
 )
 def test_refuses_arguments_out_of_range(case, wrong):
     cls, arguments, _ = case

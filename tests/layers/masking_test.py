@@ -2,9 +2,10 @@
 
 import keras
 import numpy as np
+from stock_layers import stock_of
 
 import iterand_tf
-from export import bake
+from iterand_tf import bake
 
 STEPS = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
 STEPS[:, 3:] = 0
@@ -15,7 +16,7 @@ def test_a_mask_passes_to_the_layer_behind_as_through_the_stock_layer():
     subnet = iterand_tf.SubnetDense(4, seed=0)
     subnet.build((None, 5, 3))
     outputs = []
-    for layer in (subnet, subnet.to_stock()):
+    for layer in (subnet, stock_of(subnet, STEPS)):
         layers = [keras.layers.Masking(), layer, keras.layers.GlobalAveragePooling1D()]
         outputs.append(keras.Sequential([keras.Input((5, 3)), *layers])(STEPS))
     np.testing.assert_allclose(*outputs, rtol=1e-5)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from stock_layers import stock_of
 
 from iterand_tf import SubnetConv2D
 
@@ -14,7 +15,7 @@ def test_explicit_padding_is_zero_padding_before_a_valid_convolution(padding, st
     layer = SubnetConv2D(4, 3, strides=strides, padding=padding, sparsity=0.5, seed=0, name="mine", use_bias=True)
     inputs = tf.random.stateless_normal((2, 7, 8, 3), seed=(0, 1))
     outputs = layer(inputs)
-    dense = layer.to_stock()
+    dense = stock_of(layer, inputs)
     assert [type(stock) for stock in dense.layers] == [keras.layers.ZeroPadding2D, keras.layers.Conv2D]
     assert dense.name == "mine"
     np.testing.assert_array_equal(dense(inputs), outputs)

@@ -1,4 +1,4 @@
-"""Rerandomize in model.fit: events at the right steps, whatever way fit is called."""
+"""Rerandomize in model.fit: events at the right steps, whatever way fit is called; rerandomize_model in other loops."""
 
 import keras
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import iterand_tf
-from iterand_tf.callbacks import Rerandomize
+from iterand_tf import MagnitudePruning, Rerandomize, Supermask, rerandomize_model
+from iterand_tf.rerandomization import Blended
 
 EXAMPLES, BATCH = 32, 4  # eight steps an epoch
 INPUTS = np.random.default_rng(0).normal(size=(EXAMPLES, 6)).astype(np.float32)
@@ -37,7 +38,7 @@ MODELS = {"sequential": sequential, "functional": functional, "subclassed": Subc
 
 
 def layers():
-    arguments = {"sparsity": 0.5, "weight_distribution": "kaiming_uniform", "seed": 1}
+    arguments = {"method": Supermask(0.5, weight_distribution="kaiming_uniform"), "seed": 1}
     return (
         iterand_tf.SubnetDense(8, activation="relu", name="hidden", **arguments),
         iterand_tf.SubnetDense(2, name="head", **arguments),
@@ -73,7 +74,7 @@ class Events(Rerandomize):
         super().on_train_begin(logs)
 
     def on_train_batch_end(self, batch, logs=None):
-        layers = list(iterand_tf.subnet_layers(self.model))
+        layers = iterand_tf.subnet_layers(self.model)
         before = [layer.kernel.numpy() for layer in layers]
         super().on_train_batch_end(batch, logs)
         if any((layer.kernel.numpy() != kernel).any() for layer, kernel in zip(layers, before, strict=True)):
@@ -288,16 +289,28 @@ def test_frozen_layers_are_not_redrawn():
 def test_a_loop_of_ones_own_does_what_the_callback_does():
     fitted, looped = compiled(), compiled()
     fit(fitted, Rerandomize(period=3, rate=0.5), epochs=2)
-    schedule = iterand_tf.RerandomizationSchedule(period=3, rate=0.5)
     for step in range(1, 17):
         batch = slice((step - 1) * BATCH % EXAMPLES, (step - 1) * BATCH % EXAMPLES + BATCH)
         with tf.GradientTape() as tape:
             loss = looped.loss(LABELS[batch], looped(INPUTS[batch], training=True))
         looped.optimizer.apply(tape.gradient(loss, looped.trainable_weights), looped.trainable_weights)
-        iterand_tf.rerandomize_model(looped, schedule, step)
+        if step % 3 == 0:
+            rerandomize_model(looped, rate=0.5)
     assert draws(looped) == [6, 6]
     for ours, theirs in zip(weights(looped), weights(fitted), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_redraw_by_hand_between_two_fits_is_counted_beside_the_events():
+    """The event of step 8 has happened, and does not happen again when training goes on at that step."""
+    model = compiled()
+    fit(model, Rerandomize(period=8, rate=0.5))
+    assert draws(model) == [2, 2]
+    assert rerandomize_model(model, 0.5) > 0
+    assert draws(model) == [3, 3]
+    history = fit(model, Rerandomize(period=8, rate=0.5), epochs=2, initial_epoch=1).history
+    assert draws(model) == [4, 4]
+    assert history["rerandomized_weights"][0] > 0
 
 
 def test_rate_zero_is_edge_popup():
@@ -308,17 +321,93 @@ def test_rate_zero_is_edge_popup():
     assert_same(with_callback, without)
 
 
-def test_accepts_a_schedule():
-    schedule = iterand_tf.RerandomizationSchedule(period=4, rate=0.5)
-    assert Rerandomize(schedule).schedule == Rerandomize(period=4, rate=0.5).schedule == schedule
-    with pytest.raises(ValueError, match="either a schedule or"):
-        Rerandomize(schedule, rate=0.1)
+def test_periods_and_rates_may_be_functions_and_end():
+    fitted, looped = compiled(), compiled()
+    events = Events(period=lambda step: 2 + step, rate=lambda step: (1 + step) ** -0.5, last_step=13)
+    fit(fitted, events, epochs=2)
+    for step in range(1, 17):
+        batch = slice((step - 1) * BATCH % EXAMPLES, (step - 1) * BATCH % EXAMPLES + BATCH)
+        looped.train_on_batch(INPUTS[batch], LABELS[batch])
+        # After steps 2 and 2 + 4; then 14 is past the last step.
+        if step in (2, 6):
+            for layer in iterand_tf.subnet_layers(looped):
+                layer.rerandomize(step, (1 + step) ** -0.5)
+    assert events.steps == [2, 6]
+    assert_same(fitted, looped)
 
 
-def test_refuses_a_model_without_subnet_layers():
-    model = compiled(lambda: keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)]))
-    with pytest.raises(ValueError, match="needs a model with Subnet layers"):
-        fit(model, Rerandomize())
+def test_a_schedule_of_keras_as_rate():
+    model = compiled()
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([5], [1.0, 0.0])
+    history = fit(model, Rerandomize(period=1, rate=rate)).history
+    pruned = sum(layer.num_weights - layer.num_kept for layer in iterand_tf.subnet_layers(model))
+    assert history["rerandomized_weights"] == [5 * pruned]
+    assert draws(model) == [9, 9]
+
+
+MODES = {"draw": "draw", "blend": "blend", "recycle": "recycle", "of ones own": lambda k, m, f, seed: 0 * k + 7}
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_modes(mode):
+    model = compiled()
+    before = [(layer.kernel.numpy(), layer.kernel_mask.numpy()) for layer in iterand_tf.subnet_layers(model)]
+    changed = rerandomize_model(model, 1.0, mode=mode)
+    assert 0 < changed <= sum((mask == 0).sum() for _, mask in before)
+    for layer, (kernel, mask) in zip(iterand_tf.subnet_layers(model), before, strict=True):
+        after, fresh = layer.kernel.numpy(), layer.subnet_kernels[0].draw(1).numpy()
+        np.testing.assert_array_equal(after[mask == 1], kernel[mask == 1])
+        redrawn = after[mask == 0]
+        if mode == "draw":
+            np.testing.assert_array_equal(redrawn, fresh[mask == 0])
+        elif mode == "blend":
+            np.testing.assert_allclose(redrawn, ((kernel + fresh) * np.sqrt(0.5))[mask == 0], rtol=1e-5, atol=1e-7)
+        elif mode == "recycle":
+            assert set(redrawn.tolist()) <= set(kernel[mask == 1].tolist())
+        else:
+            assert set(redrawn.tolist()) == {7}
+    fit(compiled(), Rerandomize(2, 0.5, mode=mode))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"period": -1}, "period must be at least 0"),
+        ({"period": 1.5}, "period must be a whole number"),
+        ({"rate": 1.1}, "rate must be at least 0 and at most 1"),
+        ({"mode": "bernoulli"}, "mode must be one of draw, blend, recycle"),
+        ({"last_step": -1}, "last_step must be at least 0"),
+    ],
+)
+def test_refuses_arguments_out_of_range(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Rerandomize(**arguments)
+    (name,) = arguments
+    if name in ("rate", "mode"):
+        with pytest.raises(ValueError, match=sentence):
+            rerandomize_model(compiled(), **arguments)
+    with pytest.raises(TypeError):
+        Rerandomize(300, 0.1, "draw")
+
+
+@pytest.mark.parametrize("use", [lambda model: fit(model, Rerandomize()), rerandomize_model])
+def test_refuses_a_model_without_frozen_kernels(use):
+    stock = compiled(lambda: keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)]))
+    pruned = compiled(lambda: iterand_tf.to_subnet(stock, method=MagnitudePruning(), verbose=False))
+    for model in (stock, pruned):
+        with pytest.raises(ValueError, match="built Subnet layers whose kernels are frozen"):
+            use(model)
+
+
+def test_layers_whose_kernels_are_trained_stay_beside_those_that_are_redrawn():
+    hidden = iterand_tf.SubnetDense(8, method="magnitude_pruning", name="hidden")
+    model = compiled(lambda: keras.Sequential([keras.Input((6,)), hidden, layers()[1]]))
+    model.optimizer.learning_rate = 0.0
+    kernel = hidden.kernel.numpy()
+    history = fit(model, Rerandomize(4, 1.0)).history
+    np.testing.assert_array_equal(hidden.kernel, kernel)
+    assert history["rerandomized_weights"] == [2 * 8]
+    assert rerandomize_model(model, 1.0, mode=Blended(0.5, 0.5)) == 8
 
 
 def test_beside_other_callbacks_and_in_their_logs(tmp_path):
@@ -357,9 +446,9 @@ def test_mask_flip_ratio_is_the_fraction_of_changed_mask_entries():
 def test_the_host_gets_masks_only_to_save_them():
     events = Rerandomize(period=3, rate=0.5)
     fit(compiled(), events)
-    assert all(keras.ops.is_tensor(mask) for mask in events._masks)
+    assert all(keras.ops.is_tensor(mask) for mask in events._masks.masks)
     saved = [value for name, value in events.get_state().items() if name.startswith("mask/")]
-    assert sum(np.unpackbits(mask).sum() for mask in saved) == sum(np.sum(mask) for mask in events._masks)
+    assert sum(np.unpackbits(mask).sum() for mask in saved) == sum(np.sum(mask) for mask in events._masks.masks)
 
 
 def test_mixed_float16_counts_the_steps_of_the_inner_optimizer():

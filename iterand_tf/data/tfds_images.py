@@ -115,7 +115,7 @@ def _image_and_label(builder, name):
 
 class _StoredByTfds(Stored):
     def _hold_out(self, train, validation_split, max_train_examples, seed, as_read):
-        """As they are read, examples are held out as a range of the stored order, which is the fastest to skip."""
+        """Where images are decoded as they are read, a range of the stored order is held out."""
         if not as_read or "test" not in self.parts:
             return super()._hold_out(train, validation_split, max_train_examples, seed, as_read)
         total = train.num_examples

@@ -45,37 +45,14 @@ class ArgumentError(ValueError):
 
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> Any:
-    """Returns `value` if it is one of `choices`.
-
-    Raises:
-        ArgumentError: if it is not.
-
-    Example:
-
-    >>> one_of("mode", "fast", ("fast", "slow"))
-    'fast'
-    """
+    """Returns `value` if it is one of `choices`."""
     if value not in choices:
         raise ArgumentError(name, f"one of {', '.join(choices)}", value)
     return value
 
 
 def number(name: str, value: Any, **limits: float) -> float:
-    """Returns `value` as a float if it is a finite number within the limits.
-
-    Args:
-        name: the argument.
-        value: its value.
-        **limits: `minimum`, `above`, `maximum`, `below`.
-
-    Raises:
-        ArgumentError: if it is not.
-
-    Example:
-
-    >>> number("rate", 1, minimum=0, maximum=1)
-    1.0
-    """
+    """Returns `value` as a float if it is a finite number within the limits: `minimum`, `above`, `maximum`, `below`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ArgumentError(name, "a number", value)
     _check_limits(name, value, limits)
@@ -83,21 +60,7 @@ def number(name: str, value: Any, **limits: float) -> float:
 
 
 def whole_number(name: str, value: Any, **limits: int) -> int:
-    """Returns `value` as an int if it is a whole number within the limits.
-
-    Args:
-        name: the argument.
-        value: its value; NumPy's integers count, bool does not.
-        **limits: `minimum`, `above`, `maximum`, `below`.
-
-    Raises:
-        ArgumentError: if it is not.
-
-    Example:
-
-    >>> whole_number("period", 300, minimum=0)
-    300
-    """
+    """Returns `value` as an int if it is a whole number, NumPy's integers included, within the limits of `number`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise ArgumentError(name, "a whole number", value)
     _check_limits(name, value, limits)
@@ -128,9 +91,6 @@ def option(default: Any, help_line: str, *, choices: Sequence[str] = (), **limit
 @dataclasses.dataclass(frozen=True)
 class Options:
     """The base of dataclasses of options: each field is checked when an object is made.
-
-    Raises:
-        ArgumentError: if a value is out of its range.
 
     Example:
 

@@ -75,11 +75,7 @@ def program(started: str) -> str:
 
 
 def parse(argv: list[str]) -> flags.FlagValues:
-    """The values of all flags; evaluate and export begin with the flags of the run in --model_dir.
-
-    Raises:
-        UserError: if a flag is unknown or a value is wrong.
-    """
+    """The values of all flags; evaluate and export begin with the flags of the run in --model_dir."""
     for argument in argv:
         if argument.encode(errors="replace").decode() != argument:
             raise UserError(f"{argument!r} is not UTF-8; rename what it names.")
@@ -134,7 +130,7 @@ def export_run(config: Config, model_dir: ModelDir) -> dict[str, object]:
     """Writes the run's network as a SavedModel; returns what result.json records of it."""
     from export import export_saved_model
     from iterand_tf.training.dataset import load_test_data
-    from iterand_tf.training.trained_network import load_model
+    from iterand_tf.training.network import load_model
 
     options = config.export
     model = load_model(model_dir, options.export_checkpoint)

@@ -19,10 +19,7 @@ _WINDOWS_LOCK = ".lock"
 
 @contextlib.contextmanager
 def open_atomically(path: pathlib.Path) -> Iterator[IO[bytes]]:
-    """Opens a file for writing so that a reader sees the old or the new contents, never a part.
-
-    After an error the old contents are still there, and nothing else.
-    """
+    """Opens a file for writing so that a reader sees the old or the new contents, also after an error, never a part."""
     temporary = temporary_of(path)
     try:
         with temporary.open("wb") as file:
@@ -41,7 +38,6 @@ def temporary_of(path: pathlib.Path) -> pathlib.Path:
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a text file by `open_atomically`."""
     with open_atomically(path) as file:
         file.write(text.encode())
 
@@ -75,10 +71,7 @@ def check_writable(directory: pathlib.Path) -> None:
 def locked(directory: pathlib.Path) -> Iterator[None]:
     """Keeps other processes that ask for the same lock out of a directory, which must exist.
 
-    On a file system without locks it keeps nobody out.
-
-    Raises:
-        BlockingIOError: if another process has the lock.
+    If another process has the lock, it raises BlockingIOError. On a file system without locks it keeps nobody out.
     """
     if sys.platform == "win32":
         # Windows locks bytes of files, not directories.

@@ -1,13 +1,12 @@
 """Datasets as batches for training and evaluation."""
 
 from iterand_tf.data.augmentation import AUGMENTATIONS, KERAS_CV_POLICIES
-from iterand_tf.data.digits import load_digits, load_digits_test
+from iterand_tf.data.digits import open_digits
 from iterand_tf.data.examples import ArrayExamples, EncodedExamples, Examples
-from iterand_tf.data.folder import load_folder, load_folder_test
+from iterand_tf.data.folder import open_folder, open_folder_test
 from iterand_tf.data.shard import Shard
 from iterand_tf.data.splits import EvaluationSplit, Source, Splits
 from iterand_tf.data.tensorflow_errors import reading
-from iterand_tf.data.tfds_images import load_tfds, load_tfds_test
 from iterand_tf.errors import DataError
 
 __all__ = [
@@ -60,15 +59,11 @@ def load(
     >>> splits.train.num_examples, splits.validation.num_examples, splits.test.num_examples
     (1293, 144, 360)
     """
-    if dataset == "digits":
-        if image_size:
-            raise DataError(f"--image_size={image_size} does not go with --dataset=digits; leave it out.")
-        return load_digits(validation_split, max_train_examples, seed)
+    if dataset == "digits" and image_size:
+        raise DataError(f"--image_size={image_size} does not go with --dataset=digits; leave it out.")
     with reading(dataset):
-        if dataset.startswith(_FOLDER):
-            path = dataset[len(_FOLDER) :]
-            return load_folder(path, image_size, validation_split, test_split, max_train_examples, seed)
-        return load_tfds(dataset, data_dir, image_size, validation_split, test_split, max_train_examples, seed)
+        stored = open_folder(dataset[len(_FOLDER) :]) if dataset.startswith(_FOLDER) else _opened(dataset, data_dir)
+        return stored.split(image_size, validation_split, test_split, max_train_examples, seed)
 
 
 def load_test(
@@ -96,9 +91,18 @@ def load_test(
     >>> load_test("digits").test.num_examples
     360
     """
-    if dataset == "digits":
-        return load_digits_test()
     with reading(dataset):
         if dataset.startswith(_FOLDER):
-            return load_folder_test(dataset[len(_FOLDER) :], image_size, test_split, class_names)
-        return load_tfds_test(dataset, data_dir, image_size, test_split)
+            stored = open_folder_test(dataset[len(_FOLDER) :], class_names)
+        else:
+            stored = _opened(dataset, data_dir)
+        return stored.test_split(image_size, test_split)
+
+
+def _opened(dataset, data_dir):
+    if dataset == "digits":
+        return open_digits()
+    # Importing tensorflow_datasets takes seconds.
+    from iterand_tf.data.tfds_images import open_tfds
+
+    return open_tfds(dataset, data_dir)

@@ -1,6 +1,7 @@
 """Batched random crops and flips, and keras_cv's policies on top of them.
 
-Random draws are stateless: a batch is a function of its images and a seed. The crops follow the paper's CIFAR
+Random draws are stateless: a batch is a function of its images and a seed, an integer tensor of shape (2,). An encoded
+image is a scalar string: a JPEG, PNG, BMP, GIF or WebP file. The crops follow the paper's CIFAR
 experiments (Chijiwa et al., NeurIPS 2021, section 5): pad, random resized crop, horizontal flip.
 """
 
@@ -23,15 +24,8 @@ _CENTRE_FRACTION = 224 / 256
 def random_boxes(count: int, height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Draws crop boxes: area 0.08 to 1 of the image, aspect ratio 3/4 to 4/3, log-uniform.
 
-    Of ten candidates the first that fits is used, else the whole image.
-
-    Args:
-        count: number of boxes.
-        height, width: int32 scalars, pixels.
-        seed: integer tensor of shape (2,).
-
-    Returns:
-        Float32 tensor of shape (count, 4): top, left, height, width, whole pixels.
+    Of ten candidates the first that fits is used, else the whole image. The result is float32 of shape (count, 4): top,
+    left, height and width in whole pixels.
     """
     seeds = tf.random.split(seed, 4)
     shapes = ((count, _CANDIDATES), (count, _CANDIDATES), (count,), (count,))
@@ -57,13 +51,7 @@ def _boxes(for_area, for_ratio, for_corner, height, width):
 def crop_flip(images: tf.Tensor, seed: tf.Tensor, padding: int = CROP_PADDING) -> tf.Tensor:
     """Pads with black, crops at random, resizes to the former size (bilinear) and flips half of the images.
 
-    Args:
-        images: numbers in 0-255 of shape (batch, height, width, channels), height and width static.
-        seed: integer tensor of shape (2,).
-        padding: pixels on each side.
-
-    Returns:
-        Float32 images of the same shape.
+    The images are numbers in 0-255 of shape (batch, height, width, channels), height and width static.
     """
     height, width = images.shape[1:3]
     count = tf.shape(images)[0]
@@ -125,15 +113,7 @@ def policy(name: str, seed: int) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Te
 def random_crop_of_encoded(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
     """Decodes a random crop of one encoded image, resizes it to `size` pixels square and flips it half of the time.
 
-    Of a JPEG only the crop is decoded.
-
-    Args:
-        encoded: scalar string, a JPEG, PNG, BMP, GIF or WebP image.
-        size: pixels.
-        seed: integer tensor of shape (2,).
-
-    Returns:
-        Uint8 image of shape (size, size, 3).
+    Of a JPEG only the crop is decoded. The result is uint8.
     """
     # One draw for all that is random: a second one would cost a tenth of decoding the image.
     uniform = tf.random.stateless_uniform((1, 2 * _CANDIDATES + 3), seed)
@@ -150,15 +130,7 @@ def random_crop_of_encoded(encoded: tf.Tensor, size: int, seed: tf.Tensor) -> tf
 
 
 def centre_of_encoded(encoded: tf.Tensor, size: int) -> tf.Tensor:
-    """The evaluation image: the centre square of 224/256 of the shorter side, resized (bilinear, antialiased).
-
-    Args:
-        encoded: scalar string, a JPEG, PNG, BMP, GIF or WebP image.
-        size: pixels.
-
-    Returns:
-        Float32 image of shape (size, size, 3).
-    """
+    """The evaluation image: the centre square of 224/256 of the shorter side, resized (bilinear, antialiased)."""
 
     def centre_window(height, width):
         side = tf.cast(tf.round(tf.cast(tf.minimum(height, width), tf.float32) * _CENTRE_FRACTION), tf.int32)
@@ -169,16 +141,7 @@ def centre_of_encoded(encoded: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def whole_of_encoded(encoded: tf.Tensor, size: tuple[int, int], channels: int) -> tf.Tensor:
-    """One encoded image as it is, resized (bilinear, antialiased) if its size is another.
-
-    Args:
-        encoded: scalar string, a JPEG, PNG, BMP, GIF or WebP image.
-        size: height and width, pixels.
-        channels: 1 or 3.
-
-    Returns:
-        Float32 image of shape (height, width, channels), values in 0-255.
-    """
+    """One encoded image as it is, float32 in 0-255, resized to `size`, height and width, where that differs."""
     image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
     image = tf.image.resize(tf.ensure_shape(image, (None, None, channels)), size, antialias=True)
     return tf.ensure_shape(image, (*size, channels))

@@ -65,13 +65,7 @@ class Examples(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ArrayExamples:
-    """Images decoded once and kept in memory.
-
-    Args:
-        images: uint8 array of shape (examples, height, width, channels).
-        labels: integer array of shape (examples,), each in [0, num_classes).
-        num_classes: number of classes.
-    """
+    """Uint8 images decoded once and kept in memory, and a label in [0, num_classes) for each."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -136,7 +130,6 @@ class EncodedExamples:
             records in an order that is a function of the seed.
         parse: function of a record that gives its encoded image and label.
         num_examples: how many records `read` gives.
-        num_classes: number of classes.
         image_size: pixels of the square result.
     """
 

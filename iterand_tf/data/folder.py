@@ -3,25 +3,15 @@
 import collections
 import contextlib
 import dataclasses
-import math
 import os
 import pathlib
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
 
 from iterand_tf.data.examples import ArrayExamples, EncodedExamples, Examples, read_files
-from iterand_tf.data.splits import (
-    EvaluationSplit,
-    Source,
-    Splits,
-    held_out_note,
-    memory_notes,
-    square_size,
-    stratified_indices,
-    validation_indices,
-)
+from iterand_tf.data.splits import Source, Stored
 from iterand_tf.errors import DataError
 from iterand_tf.files import is_local
 
@@ -30,130 +20,74 @@ _LOOK_LIKE_PARTS = {"train", "training", "test", "testing", "val", "valid", "val
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
 
 
-def load_folder(
-    path: str, image_size: int, validation_split: float, test_split: float, max_train_examples: int, seed: int
-) -> Splits:
+def open_folder(path: str) -> Stored:
     """The images below PATH, a folder a class.
 
     PATH/train holds the training images, and PATH/test, PATH/validation or PATH/val those to test on. Where there are
     both a test folder and one of the others, the other one is for validation. Where there is none, or the classes stand
-    in PATH itself, a part of each class is held out to test on. Sub-folders of a class belong to it.
-
-    Images of one size that fit in memory are decoded once; others are decoded, cropped and resized as they are read.
-
-    Raises:
-        DataError: if images are missing or broken.
+    in PATH itself, there is no test part. Sub-folders of a class belong to it.
     """
-    parts = _Parts.below(path)
-    classes = _class_names(parts.train)
-    train = _Listing.of(parts.train, classes)
-    empty = set(range(len(classes))) - set(train.labels.tolist())
+    folders = _part_folders(path)
+    classes = _class_names(folders["train"])
+    parts = {"train": _Listing.of(folders["train"], classes)}
+    empty = set(range(len(classes))) - set(parts["train"].labels.tolist())
     if empty:
-        raise DataError(f"{parts.train}/{classes[min(empty)]} holds no image; put some there, or remove it.")
+        raise DataError(f"{folders['train']}/{classes[min(empty)]} holds no image; put some there, or remove it.")
     if len(classes) < 2:
-        raise DataError(f"--dataset=folder:{path} has one class; training needs at least two in {parts.train}.")
-    listings = {"train": train}
-    listings |= {name: _Listing.of(folder, classes) for name, folder in parts.others.items()}
-    sources = {name: listing.source() for name, listing in listings.items()}
-    notes = _left_out_notes(listings)
-    test = listings.get("test")
-    if test is None:
-        rest, held_out = stratified_indices(train.labels, test_split)
-        train, test = train.take(rest), train.take(held_out)
-        notes.append(held_out_note(len(held_out), test_split))
-    validation = listings.get("validation")
-    chosen, held_out = validation_indices(
-        len(train.paths), 0.0 if validation else validation_split, max_train_examples, seed
-    )
-    if validation is None and len(held_out):
-        validation = train.take(held_out)
-    train = train.take(chosen)
-    shape = train.first_shape()
-    if not image_size:
-        num_images = sum(len(listing.paths) for listing in listings.values())
-        if too_large := memory_notes(num_images * math.prod(shape), square_size(shape)):
-            image_size = square_size(shape)
-            notes += too_large
-
-    test_examples, train_examples = (part.examples(len(classes), image_size, shape) for part in (test, train))
-    validation_examples = validation.examples(len(classes), image_size, shape) if validation else None
-    return Splits(test_examples, classes, sources, train_examples, validation_examples, image_size, tuple(notes))
+        raise DataError(f"--dataset=folder:{path} has one class; training needs at least two in {folders['train']}.")
+    parts |= {name: _Listing.of(folder, classes) for name, folder in folders.items() if name != "train"}
+    return Stored(classes, parts, _left_out_notes(parts))
 
 
-def load_folder_test(path: str, image_size: int, test_split: float, class_names: tuple[str, ...]) -> EvaluationSplit:
-    """The images to test on, as `load_folder` chooses them; the training images are not read.
+def open_folder_test(path: str, class_names: tuple[str, ...]) -> Stored:
+    """The part of `open_folder` that a network is tested on, by the classes that it was trained on.
 
-    Args:
-        path: of the folder.
-        image_size: the `image_size` of the `Splits` of `load_folder`.
-        test_split: fraction held out where the folder brings no test images.
-        class_names: by label; empty for those of the training folder.
-
-    Raises:
-        DataError: if images are missing or broken.
+    Without names the classes are those of the training folder, which need not be there otherwise.
     """
-    parts = _Parts.below(path, needs_train=False)
-    source = "test" if "test" in parts.others else "train"
-    folder = parts.others.get("test", parts.train)
-    classes = class_names or _class_names(parts.train)
-    _check_classes(folder, classes, "the run was not trained on; restore the former name")
-    listing = _Listing.of(folder, classes)
-    test = listing if source == "test" else listing.take(stratified_indices(listing.labels, test_split)[1])
-    examples = test.examples(len(classes), image_size, test.first_shape())
-    return EvaluationSplit(examples, classes, {source: listing.source()})
+    folders = _part_folders(path, needs_train=False)
+    name = "test" if "test" in folders else "train"
+    classes = class_names or _class_names(folders["train"])
+    _check_classes(folders[name], classes, "the run was not trained on; restore the former name")
+    return Stored(classes, {name: _Listing.of(folders[name], classes)})
 
 
-@dataclasses.dataclass(frozen=True)
-class _Parts:
-    """The folders of a dataset; the others are named "test" and "validation"."""
-
-    train: pathlib.Path
-    others: dict[str, pathlib.Path]
-
-    @classmethod
-    def below(cls, path: str, needs_train: bool = True) -> Self:
-        if not path:
-            raise DataError("--dataset=folder: lacks its path; write --dataset=folder:PATH.")
-        if not is_local(path):
-            raise DataError(f"--dataset=folder:{path} is not in the local file system; give a local folder.")
-        root = pathlib.Path(path).expanduser()
-        held_out = [root / name for name in ("test", "validation", "val") if (root / name).is_dir()]
-        train = root / "train"
-        for name in _sub_folders(root):
-            if name.lower() in _LOOK_LIKE_PARTS and name not in ("train", "test", "validation", "val"):
-                raise DataError(
-                    f"{root}/{_shown(name)} looks like a part of the dataset; rename it to train, test or validation, "
-                    "or move it elsewhere."
-                )
-        if (root / "validation").is_dir() and (root / "val").is_dir():
-            raise DataError(f"{root} has both validation and val; keep one of them.")
-        if needs_train and held_out and not train.is_dir():
+def _part_folders(path, needs_train=True):
+    """The folders of a dataset by the names of its parts, "train" first, which may be missing unless it is needed."""
+    if not path:
+        raise DataError("--dataset=folder: lacks its path; write --dataset=folder:PATH.")
+    if not is_local(path):
+        raise DataError(f"--dataset=folder:{path} is not in the local file system; give a local folder.")
+    root = pathlib.Path(path).expanduser()
+    held_out = [root / name for name in ("test", "validation", "val") if (root / name).is_dir()]
+    train = root / "train"
+    for name in _sub_folders(root):
+        if name.lower() in _LOOK_LIKE_PARTS and name not in ("train", "test", "validation", "val"):
             raise DataError(
-                f"--dataset=folder:{path} needs images in {path}/train/CLASS/ and {path}/test/CLASS/; one is missing."
+                f"{root}/{_shown(name)} looks like a part of the dataset; rename it to train, test or validation, "
+                "or move it elsewhere."
             )
-        if not held_out and not train.is_dir():
-            train = root
-        if not root.is_dir() or not (held_out or _sub_folders(train)):
-            raise DataError(
-                f"--dataset=folder:{path} needs images in {path}/train/CLASS/ and {path}/test/CLASS/, or in "
-                f"{path}/CLASS/; there are none."
-            )
-        others = dict(zip(("test", "validation"), held_out, strict=False))
-        if held_out and held_out[0].name != "test":
-            others.pop("validation", None)
-        return cls(train, others)
+    if (root / "validation").is_dir() and (root / "val").is_dir():
+        raise DataError(f"{root} has both validation and val; keep one of them.")
+    if needs_train and held_out and not train.is_dir():
+        raise DataError(
+            f"--dataset=folder:{path} needs images in {path}/train/CLASS/ and {path}/test/CLASS/; one is missing."
+        )
+    if not held_out and not train.is_dir():
+        train = root
+    if not root.is_dir() or not (held_out or _sub_folders(train)):
+        raise DataError(
+            f"--dataset=folder:{path} needs images in {path}/train/CLASS/ and {path}/test/CLASS/, or in "
+            f"{path}/CLASS/; there are none."
+        )
+    others = dict(zip(("test", "validation"), held_out, strict=False))
+    if held_out and held_out[0].name != "test":
+        others.pop("validation", None)
+    return {"train": train, **others}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Listing:
-    """Image files with their labels, and how many other files of which ending there are.
-
-    Args:
-        names: of the files, with that of their part, as bytes.
-        paths: array of the same files' paths, as bytes.
-        labels: int32 array.
-        left_out: by ending.
-    """
+    """Image files with their labels, and how many other files of which ending there are; names begin with the part."""
 
     names: list[bytes]
     paths: np.ndarray
@@ -182,15 +116,24 @@ class _Listing:
         return cls(names, np.array(paths), np.array([label for _, label in files], np.int32), left_out)
 
     def take(self, indices: np.ndarray) -> Self:
-        """The files at `indices`, in that order."""
         names = [self.names[index] for index in indices]
         return dataclasses.replace(self, names=names, paths=self.paths[indices], labels=self.labels[indices])
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.paths)
 
     def source(self) -> Source:
         return Source.of_names(self.names, len(self.names))
 
-    def examples(self, num_classes: int, image_size: int, shape: tuple[int, int, int]) -> Examples:
-        """The images: decoded as they are read, or where `image_size` is 0 now; all must have `shape` then."""
+    def shape_to_keep(self, image_size: int) -> tuple[int, int, int] | None:
+        """The first image's shape, which the others must have, unless all are to be resized."""
+        if image_size:
+            return None
+        with _decoding(self.paths[0]):
+            return tuple(_decode(tf.io.read_file(self.paths[0])).shape)
+
+    def examples(self, num_classes: int, image_size: int, shape: Any) -> Examples:
         if not image_size:
             return self._decoded(num_classes, shape)
         return EncodedExamples(
@@ -200,11 +143,6 @@ class _Listing:
             num_classes,
             image_size,
         )
-
-    def first_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the first image."""
-        with _decoding(self.paths[0]):
-            return tuple(_decode(tf.io.read_file(self.paths[0])).shape)
 
     def _decoded(self, num_classes, shape):
         decoded = read_files(self.paths, self.labels, None).map(
@@ -242,9 +180,9 @@ def _left_out_notes(listings):
     for listing in listings.values():
         counts += listing.left_out
     if not counts:
-        return []
+        return ()
     kinds = ", ".join(f"{count} {_shown(ending)}" for ending, count in sorted(counts.items()))
-    return [f"files of other kinds than {' '.join(IMAGE_SUFFIXES)} are left out: {kinds}"]
+    return (f"files of other kinds than {' '.join(IMAGE_SUFFIXES)} are left out: {kinds}",)
 
 
 def _check_classes(folder, classes, what_is_wrong):

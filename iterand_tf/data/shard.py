@@ -13,18 +13,7 @@ from iterand_tf.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A worker's part of each global batch.
-
-    Args:
-        num_replicas: of all workers.
-        first: number of the worker's first replica.
-        count: replicas of the worker.
-
-    Example:
-
-    >>> Shard(num_replicas=2).bounds(13, 1)
-    (6, 13)
-    """
+    """A worker's part of each global batch: `count` of all workers' replicas, from number `first` on."""
 
     num_replicas: int = 1
     first: int = 0
@@ -84,10 +73,7 @@ class Shard:
         return spans.enumerate(first_batch).flat_map(pieces)
 
     def evaluation_batch_size(self, num_examples: int, batch_size: int) -> int:
-        """The largest batch size up to `batch_size` that leaves no replica without examples.
-
-        Raises:
-            UserError: if there is none.
+        """The largest batch size up to `batch_size` that leaves no replica without examples, or a UserError.
 
         Example:
 

@@ -19,16 +19,7 @@ _UNREADABLE = (
 
 @contextlib.contextmanager
 def reading(dataset: str) -> Iterator[None]:
-    """Within, what cannot be read or decoded is a DataError that names the dataset.
-
-    Example:
-
-    >>> with reading("folder:pictures"):
-    ...     tf.io.decode_jpeg(b"no picture")
-    Traceback (most recent call last):
-    ...
-    iterand_tf.errors.DataError: --dataset=folder:pictures cannot be read (Unknown image file format...
-    """
+    """Within, what cannot be read or decoded is a DataError that names the dataset."""
     try:
         yield
     except _UNREADABLE as error:

@@ -24,10 +24,6 @@ def wait_for_workers(addresses: list[str], own: int, patience: float = 3600.0) -
         addresses: host:port of each, the leader's first.
         own: number of this worker.
         patience: seconds.
-
-    Raises:
-        UserError: if this worker's port is in use.
-        LostWorkerError: if some have not come in time.
     """
     missing = dict.fromkeys(addresses[1:] if own == 0 else addresses[:1])
     deadline = time.monotonic() + patience

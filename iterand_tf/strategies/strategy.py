@@ -5,6 +5,7 @@ import json
 import os
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -25,14 +26,6 @@ def make_strategy(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy
             virtual devices, else one device. `"multi_worker"` reads TF_CONFIG or, where that is not set, Slurm's
             variables.
         virtual_devices: split the CPU into so many devices, at least 2, and use them; 0 for none.
-
-    Raises:
-        UserError: if there are not several devices or workers, or TF_CONFIG is wrong.
-
-    Example:
-
-    >>> make_strategy("one_device") is None
-    True
     """
     if name == "one_device":
         return None
@@ -161,11 +154,6 @@ def any_worker(strategy: tf.distribute.Strategy | None, flag: bool) -> bool:
     return sum_of_workers(strategy, float(flag)) > 0
 
 
-def of_chief(strategy: tf.distribute.Strategy | None, array: np.ndarray) -> np.ndarray:
-    """The chief's array, of equal shape on all workers; all must call it together."""
-    return sum_of_workers(strategy, array if is_chief(strategy) else np.zeros_like(array))
-
-
 def workers_differ(strategy: tf.distribute.Strategy | None, number: int) -> bool:
     """Whether other workers have another number, as this one sees it; all must call it together."""
     return sum_of_workers(strategy, number) != number * num_workers(strategy)
@@ -194,3 +182,25 @@ def _summing(strategy):
         return strategy.reduce("SUM", strategy.run(lambda: value), axis=None)
 
     return summing
+
+
+class ShareStatistics(keras.callbacks.Callback):
+    """Before validation, gives all replicas the first one's moving statistics, which are those that are saved.
+
+    Where BatchNormalization is not synchronized each replica has its own, and validation would be of several networks.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy):
+        super().__init__()
+        self._strategy = strategy
+
+    def on_test_begin(self, logs=None):
+        variables = [each for each in self.model.non_trainable_variables if each.name.startswith("moving_")]
+        arrays = [np.asarray(variable) for variable in variables]
+        if not arrays:
+            return
+        ends = np.cumsum([array.size for array in arrays])
+        own = np.concatenate([array.ravel() for array in arrays])
+        shared = sum_of_workers(self._strategy, own if is_chief(self._strategy) else np.zeros_like(own))
+        for variable, array, values in zip(variables, arrays, np.split(shared, ends[:-1]), strict=True):
+            variable.assign(values.reshape(array.shape).astype(array.dtype))

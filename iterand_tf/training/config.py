@@ -193,13 +193,7 @@ class TrainingConfig(Options):
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Everything a run is a function of, and where it is kept.
-
-    Example:
-
-    >>> Config().supermask.sparsity
-    0.5
-    """
+    """Everything a run is a function of, and where it is kept."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -255,11 +249,7 @@ class Config:
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Self:
-        """Packs a flat dictionary, which holds each option once, into the nested dataclasses.
-
-        Raises:
-            UserError: if a value is out of range.
-        """
+        """Packs a flat dictionary, which holds each option once, into the nested dataclasses."""
         parts = {}
         for part, fields in option_fields().items():
             group = type(getattr(cls, part))
@@ -271,22 +261,10 @@ class Config:
 
 
 def flag_error(error: ArgumentError) -> UserError:
-    """What an error of an argument means to those who gave it as a flag.
-
-    Example:
-
-    >>> str(flag_error(ArgumentError("sparsity", "below 1", 2)))
-    '--sparsity must be below 1, not 2.'
-    """
+    """What an error of an argument means to those who gave it as a flag."""
     return UserError(f"--{error.name} must be {error.wanted}, not {error.received!r}.")
 
 
 def option_fields() -> dict[str, tuple[dataclasses.Field, ...]]:
-    """The option fields of each part of `Config`, by the part's name.
-
-    Example:
-
-    >>> [field.name for field in option_fields()["model"]]
-    ['model', 'width_factor', 'batch_normalization', 'batch_normalization_gains', 'synchronized_batch_normalization']
-    """
+    """The option fields of each part of `Config`, by the part's name."""
     return {part.name: dataclasses.fields(getattr(Config, part.name)) for part in dataclasses.fields(Config)}

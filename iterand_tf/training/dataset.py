@@ -12,24 +12,12 @@ from iterand_tf.training.config import Config
 
 @dataclasses.dataclass(frozen=True)
 class DatasetRecord:
-    """What a run keeps of its dataset.
-
-    Args:
-        class_names: by label, in the order of the network's logits.
-        image_size: pixels of the square that images are resized to as they are read; 0 where they are in memory.
-        sources: the stored parts of the dataset, by name.
-        notes: how the parts came about, a sentence each.
-    """
+    """What a run keeps of its dataset; the fields are those of `Splits`."""
 
     class_names: tuple[str, ...]
     image_size: int
     sources: dict[str, Source]
     notes: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, splits: Splits) -> Self:
-        """The record of what a run is about to train on."""
-        return cls(splits.class_names, splits.image_size, splits.sources, splits.notes)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -47,14 +35,7 @@ class DatasetRecord:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     def difference(self, split: EvaluationSplit) -> str:
-        """How what is there now differs from the record, as part of a sentence; "" where it does not.
-
-        Example:
-
-        >>> record = DatasetRecord(("cat", "dog"), 0, {"train": Source(2, "0"), "test": Source(1, "1")})
-        >>> record.difference(EvaluationSplit(None, ("cat", "dog"), {"test": Source(3, "2")}))
-        'its test part has 3 examples instead of 1'
-        """
+        """How what is there now differs from the record, as part of a sentence; "" where it does not."""
         if split.class_names != self.class_names:
             return f"its classes are {listed(split.class_names)} instead of {listed(self.class_names)}"
         wanted = self.sources.keys() if isinstance(split, Splits) else self.sources.keys() & {"test"}
@@ -92,15 +73,7 @@ def load_data(config: Config) -> Splits:
 
 
 def load_test_data(config: Config, record: DatasetRecord | None) -> EvaluationSplit:
-    """What a run's network is tested on, and nothing else of the dataset.
-
-    Args:
-        config: of the run.
-        record: of the dataset that the run was trained on; None where the run kept none.
-
-    Raises:
-        DataError: if the test part is missing, broken or not what it was.
-    """
+    """What a run's network is tested on, and nothing else of the dataset unless the run kept no record of it."""
     options = config.data
     if record is None:
         return load_data(config)

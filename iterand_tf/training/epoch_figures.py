@@ -1,4 +1,4 @@
-"""The figures of each epoch: speed and flips of masks, in metrics.csv, for TensorBoard and as a printed line."""
+"""The figures of each epoch, speed and flips of masks among them, in metrics.csv and for TensorBoard."""
 
 import csv
 import errno
@@ -16,12 +16,7 @@ from iterand_tf.sparsity_report import sparsity_report
 
 
 class Throughput(keras.callbacks.Callback):
-    """Adds `images_per_second`, the training speed of the epoch without validation, to `logs`.
-
-    Args:
-        images_per_epoch: training images in an epoch.
-        batch_size: of a step, all replicas together.
-    """
+    """Adds `images_per_second`, the training speed of the epoch without validation, to `logs`."""
 
     def __init__(self, images_per_epoch: int, batch_size: int):
         super().__init__()
@@ -45,9 +40,7 @@ class Throughput(keras.callbacks.Callback):
 class MetricsFile(keras.callbacks.Callback):
     """Keeps metrics.csv: a header and one line an epoch, epochs counted from 1; rewritten whole, atomically.
 
-    Args:
-        path: of the file; when training resumes, lines of epochs that are done again are dropped.
-        first_epoch: epochs done before.
+    When training resumes after `first_epoch` epochs, lines of epochs that are done again are dropped.
     """
 
     def __init__(self, path: pathlib.Path, first_epoch: int):
@@ -80,9 +73,6 @@ class EventFile:
 
     TensorFlow writes it. Its errors, such as one of a full disk, are of the same classes as those of a training step,
     such as one of full memory, so they are told apart by where they come from.
-
-    Args:
-        directory: of the file.
     """
 
     def __init__(self, directory: pathlib.Path):
@@ -103,11 +93,7 @@ class EventFile:
 
 
 class EventFiles(keras.callbacks.Callback):
-    """Writes the figures of each epoch for TensorBoard: those of training to train/, of validation to validation/.
-
-    Args:
-        directory: of both.
-    """
+    """Writes the figures of each epoch for TensorBoard: those of training to train/, of validation to validation/."""
 
     def __init__(self, directory: pathlib.Path):
         super().__init__()
@@ -126,10 +112,6 @@ class MaskChanges(keras.callbacks.Callback):
 
     It also adds `mask_flip_ratio`, of all masks together, to `logs`, where `Rerandomize` has not done so. An epoch that
     was interrupted is left out, as its first masks are not known any more.
-
-    Args:
-        directory: of TensorBoard's file.
-        steps_per_epoch: of a whole epoch.
     """
 
     def __init__(self, directory: pathlib.Path, steps_per_epoch: int):
@@ -153,19 +135,3 @@ class MaskChanges(keras.callbacks.Callback):
             ratios = zip(layers, before.flip_ratios(self._masks), strict=True)
             figures |= {f"mask_flip_ratio/{layer.name}": ratio for layer, ratio in ratios}
         self._event_file.write(epoch, figures)
-
-
-class EpochLine(keras.callbacks.Callback):
-    """Prints one line an epoch, for output that is not a terminal.
-
-    Args:
-        epochs: of the whole run.
-    """
-
-    def __init__(self, epochs: int):
-        super().__init__()
-        self._epochs = epochs
-
-    def on_epoch_end(self, epoch, logs=None):
-        values = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
-        print(f"epoch {epoch + 1}/{self._epochs}  {values}", flush=True)

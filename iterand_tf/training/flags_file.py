@@ -7,13 +7,7 @@ from iterand_tf.training.config import Config, option_fields
 
 
 def flags_text(config: Config) -> str:
-    """The flags of a run, one a line, as a flagfile that makes the same run anew.
-
-    Example:
-
-    >>> "--sparsity=0.5" in flags_text(Config()).splitlines()
-    True
-    """
+    """The flags of a run, one a line, as a flagfile that makes the same run anew."""
     lines = (_line(field, value) for field, value in _values(config) if field.metadata.get("recorded", True))
     return "".join(f"{line}\n" for line in lines if line)
 
@@ -24,21 +18,9 @@ def binding_flags(config: Config) -> set[str]:
 
 
 def changed_flags(written: str, config: Config) -> str:
-    """How the binding flags of a configuration differ from those of a run.
+    """How the binding flags of a configuration differ from a run's flags.txt, a phrase, or "" where they agree.
 
     A flag that the run's version of this project did not have had its default then.
-
-    Args:
-        written: the contents of the run's flags.txt.
-        config: that is to continue the run.
-
-    Returns:
-        A phrase such as "--seed=1 instead of --seed=0", or "" where they agree.
-
-    Example:
-
-    >>> changed_flags(flags_text(Config()), Config())
-    ''
     """
     free = {field.name for field, _ in _values(config) if not _is_binding(field)}
     theirs = {line for line in written.splitlines() if _name(line) not in free}

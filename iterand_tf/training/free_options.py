@@ -12,15 +12,10 @@ KERNEL_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def free_option(*arguments: Any, recorded: bool = True, **limits: Any) -> Any:
-    """An option that may have another value when a run is continued or exported.
+    """An option that may have another value when a run is continued or exported; `recorded`: flags.txt holds it.
 
     The network does not depend on it, but for rounding and, on other devices, the statistics of a BatchNormalization
     that is not synchronized.
-
-    Args:
-        *arguments: of `option`.
-        recorded: whether the run's flags.txt holds it.
-        **limits: of `option`.
     """
     field = option(*arguments, **limits)
     metadata = {**field.metadata, "binding": False, "recorded": recorded}

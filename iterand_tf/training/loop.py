@@ -14,17 +14,15 @@ from iterand_tf import data
 from iterand_tf.errors import DataError, ModelDirError, UserError
 from iterand_tf.interruption import InterruptedRunError, deferred_signals
 from iterand_tf.sparsity_report import sparsity_report
-from iterand_tf.strategies.shared_statistics import ShareStatistics
-from iterand_tf.strategies.strategy import any_worker, distribute, workers_differ
-from iterand_tf.training.checkpoints import Checkpoints
+from iterand_tf.strategies.strategy import ShareStatistics, any_worker, distribute, workers_differ
+from iterand_tf.training.checkpoints import Checkpoints, TrainingState
 from iterand_tf.training.config import Config
 from iterand_tf.training.dataset import DatasetRecord, listed
-from iterand_tf.training.epoch_figures import EpochLine, EventFiles, MaskChanges, MetricsFile, Throughput
+from iterand_tf.training.epoch_figures import EventFiles, MaskChanges, MetricsFile, Throughput
 from iterand_tf.training.model_dir import ModelDir
+from iterand_tf.training.network import accuracy, load_model, num_kernel_entries
 from iterand_tf.training.saving import ModelFile, SaveState
 from iterand_tf.training.schedules import rerandomize_callback, sparsity_callback, sparsity_end_step
-from iterand_tf.training.state import TrainingState
-from iterand_tf.training.trained_network import accuracy, load_model, num_kernel_entries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +52,9 @@ class TrainingLoop:
         reading = data.reading(self.config.data.dataset)
         with self._removed_after_nothing(state), reading, self.model_dir.being_written():
             if self.chief:
-                self.model_dir.write_dataset(DatasetRecord.of(self.splits))
+                splits = self.splits
+                record = DatasetRecord(splits.class_names, splits.image_size, splits.sources, splits.notes)
+                self.model_dir.write_dataset(record)
             if not resumed:
                 # From now on a run without checkpoints has lost them.
                 state.save(self.chief)
@@ -165,9 +165,13 @@ class TrainingLoop:
             Throughput(self.splits.train.num_examples, self.config.data.batch_size),
             metrics_file,
             EventFiles(self.model_dir.tensorboard),
-            *([] if sys.stdout.isatty() else [EpochLine(self.config.training.epochs)]),
+            *([] if sys.stdout.isatty() else [keras.callbacks.LambdaCallback(on_epoch_end=self._print_epoch)]),
             save,
         ]
+
+    def _print_epoch(self, epoch, logs):
+        values = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
+        print(f"epoch {epoch + 1}/{self.config.training.epochs}  {values}", flush=True)
 
     def _result(self, last, state, rows):
         """The contents of result.json, computed on one device, from the last network and the rows of metrics.csv."""

@@ -16,11 +16,7 @@ from iterand_tf.training.flags_file import changed_flags, flags_text
 
 
 class ModelDir:
-    """The files of a run.
-
-    Args:
-        path: the directory.
-    """
+    """The files of a run."""
 
     def __init__(self, path: pathlib.Path):
         self.path = path
@@ -36,9 +32,7 @@ class ModelDir:
     def for_run(cls, config: Config) -> Self:
         """The directory of `--model_dir`, or where that is empty a new name below runs/. Writes nothing.
 
-        Raises:
-            ModelDirError: if it cannot be written, holds a run that is not to be resumed, one made by other flags,
-                or something else.
+        It must be one that can be written, and empty or a run by the same flags that is to be resumed.
         """
         if not config.run.model_dir:
             if config.run.resume:
@@ -47,7 +41,12 @@ class ModelDir:
             time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
             return cls(pathlib.Path("runs", f"{dataset}_{config.model.model}_{config.method.method}_{time}"))
         run = cls(_local_path(config.run.model_dir))
-        run._check_writable()
+        try:
+            check_writable(run.path)
+        except OSError as error:
+            raise ModelDirError(
+                f"--model_dir={run.path} cannot be written ({error.strerror}); give another."
+            ) from error
         left_by_a_killed_start = {temporary_of(run.flags_file)}
         if not run.path.exists() or set(run.path.iterdir()) <= left_by_a_killed_start:
             return run
@@ -62,11 +61,7 @@ class ModelDir:
 
     @classmethod
     def existing(cls, path: str) -> Self:
-        """The directory of a finished or interrupted run.
-
-        Raises:
-            ModelDirError: if there is none.
-        """
+        """The directory of a finished or interrupted run."""
         if not path:
             raise ModelDirError("--mode=evaluate and --mode=export need --model_dir, the directory of a run.")
         run = cls(_local_path(path))
@@ -76,11 +71,7 @@ class ModelDir:
 
     @contextlib.contextmanager
     def created(self, config: Config) -> Iterator[None]:
-        """Creates the directory and its flags file, and keeps other runs out of it.
-
-        Raises:
-            ModelDirError: if another run is in it, or it cannot be written.
-        """
+        """Creates the directory and its flags file, and keeps other runs out of it."""
         with self.being_written():
             self.path.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
@@ -151,14 +142,6 @@ class ModelDir:
         # A link, and a directory that holds files of others, stay.
         with contextlib.suppress(OSError):
             self.path.rmdir()
-
-    def _check_writable(self):
-        try:
-            check_writable(self.path)
-        except OSError as error:
-            raise ModelDirError(
-                f"--model_dir={self.path} cannot be written ({error.strerror}); give another."
-            ) from error
 
     def check_flags(self, config: Config) -> None:
         """Raises ModelDirError unless the run was made by the flags of `config`, or ones that do not matter to it."""

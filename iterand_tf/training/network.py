@@ -1,5 +1,6 @@
 """The network that a configuration names, and what it is compiled with."""
 
+import math
 from typing import Any
 
 import keras
@@ -9,9 +10,11 @@ from iterand_tf import data, models, optimization
 from iterand_tf.checks import ArgumentError
 from iterand_tf.cloning import is_graph
 from iterand_tf.conversion import to_subnet
-from iterand_tf.errors import UserError, first_line
+from iterand_tf.errors import ModelDirError, UserError, first_line
 from iterand_tf.strategies import enable_distributed_fit
+from iterand_tf.training.checkpoints import Checkpoints, restore_model
 from iterand_tf.training.config import PRUNING, Config, flag_error
+from iterand_tf.training.model_dir import ModelDir
 
 
 def build_model(config: Config, splits: data.Splits) -> keras.Model:
@@ -122,3 +125,28 @@ def loss_and_metrics() -> dict[str, Any]:
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     # With replicas the reported loss would be a mean of weighted means; a metric of its name is the mean over examples.
     return {"loss": loss, "metrics": ["accuracy", keras.metrics.CategoricalCrossentropy(from_logits=True, name="loss")]}
+
+
+def load_model(model_dir: ModelDir, which: str) -> keras.Model:
+    """The network of a run, not compiled: `"best"` by validation accuracy, or `"last"`."""
+    missing = ModelDirError(f"--model_dir={model_dir.path} holds no trained network yet; continue it with --resume.")
+    if not model_dir.best_model.exists():
+        raise missing
+    with model_dir.being_read(model_dir.best_model):
+        model = keras.models.load_model(model_dir.best_model, compile=False)
+    if which == "last" and not restore_model(model, Checkpoints(model_dir.checkpoints)):
+        raise missing
+    return model
+
+
+def num_kernel_entries(model: keras.Model) -> int:
+    """Number of kernel entries of a dense model, biases and BatchNormalization left out."""
+    return sum(math.prod(variable.shape) for variable in model.variables if variable.name == "kernel")
+
+
+def accuracy(model: keras.Model, examples: data.Examples, config: Config) -> float:
+    """The fraction of examples that the network classifies rightly."""
+    if not model.compiled:
+        model.compile(**loss_and_metrics())
+    batches = examples.evaluation_batches(config.data.batch_size)
+    return float(model.evaluate(batches, verbose=0, return_dict=True)["accuracy"])

@@ -11,22 +11,17 @@ import keras
 from iterand_tf.callbacks import current_step
 from iterand_tf.errors import DivergedError
 from iterand_tf.interruption import InterruptedRunError
-from iterand_tf.training.state import DIVERGED, TrainingState
+from iterand_tf.training.checkpoints import DIVERGED, TrainingState
 
 
 class ModelFile:
-    """A `.keras` file of a network without its optimizer, which a reader sees whole, old or new.
-
-    Args:
-        path: of the file.
-    """
+    """A `.keras` file of a network without its optimizer, which a reader sees whole, old or new."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path
         self._copy: keras.Model | None = None
 
     def write(self, model: keras.Model) -> None:
-        """Writes the model as it is now."""
         # Keras saves the optimizer with a compiled model, and compiles what keras.models.clone_model gives.
         if self._copy is None:
             self._copy = type(model).from_config(model.get_config())
@@ -48,9 +43,7 @@ class SaveState(keras.callbacks.Callback):
     It stands last among the callbacks. Where a run has several workers, all have one, and one writes.
 
     Args:
-        state: of the run.
         best_model: the file of the best network by `val_accuracy`; without validation, of the last.
-        steps_per_epoch: of a whole epoch.
         checkpoint_steps: steps between two checkpoints inside an epoch; 0 for none.
         writes: whether this process writes files.
         should_stop: number of the signal that asks the run to stop, or None; called after each step.
@@ -84,9 +77,9 @@ class SaveState(keras.callbacks.Callback):
         self._state.continue_epoch()
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._state.inside_epoch:
-            self._state.continue_metrics()
-        self._check_finite(logs)
+        self._state.continue_metrics()
+        if not math.isfinite(loss := float(logs["loss"])):
+            raise DivergedError(f"the loss is {loss} after step {self._state.step}; {DIVERGED}")
         done = self._first_batch + batch + 1
         signal_number = self._should_stop()
         if done >= self._steps_per_epoch:
@@ -118,7 +111,3 @@ class SaveState(keras.callbacks.Callback):
         self._state.seconds = time.perf_counter() - self._start
         self._state.save(self._writes)
         self._saved_step = current_step(self.model)
-
-    def _check_finite(self, logs):
-        if not math.isfinite(float(logs["loss"])):
-            raise DivergedError(f"the loss is {float(logs['loss'])} after step {self._state.step}; {DIVERGED}")

@@ -39,12 +39,7 @@ def check_steps(config: Config, steps_per_epoch: int) -> None:
 
 
 def rerandomize_callback(config: Config, num_steps: int) -> Rerandomize | None:
-    """What re-draws entries between training steps; None for other methods than iterand.
-
-    Args:
-        config: of the run.
-        num_steps: of the whole run.
-    """
+    """What re-draws entries between the `num_steps` steps of the whole run; None without the method iterand."""
     method = config.method
     if method.method != "iterand":
         return None
@@ -70,12 +65,7 @@ def sparsity_end_step(config: Config, num_steps: int) -> int:
 
 
 def sparsity_callback(config: Config, num_steps: int) -> SparsityScheduler | None:
-    """What raises the sparsity between training steps, or ranks kernels together; None where there is neither.
-
-    Args:
-        config: of the run.
-        num_steps: of the whole run.
-    """
+    """What raises the sparsity between training steps, or ranks kernels together; None where there is neither."""
     method, sparsity = config.method, config.supermask.sparsity
     if method.method == "dense" or not num_steps:
         return None

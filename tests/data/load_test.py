@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from iterand_tf import data
 from iterand_tf.data import splits
-from iterand_tf.data.tfrecords import read_records
+from iterand_tf.data.tfds_images import read_records
 from iterand_tf.errors import DataError
 
 SHARED = pathlib.Path(__file__).parents[2].parent / "shared" / "data" / "tfds"

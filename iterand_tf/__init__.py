@@ -3,8 +3,9 @@
 # Before TensorFlow is imported.
 import iterand_tf.startup  # noqa: F401  # isort: skip
 
-import importlib.util
 from typing import Any
+
+import keras
 
 from iterand_tf import masks, models
 from iterand_tf.callbacks import Rerandomize, SparsityScheduler, rerandomize_model
@@ -37,13 +38,14 @@ __all__ = [
     "to_subnet",
 ]
 
-if importlib.util.find_spec("tensorflow"):
+# Exports are written by TensorFlow, from models of its backend.
+if keras.config.backend() == "tensorflow":
     __all__ += ["export_saved_model"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "export_saved_model":
-        # It is imported when it is used: it needs TensorFlow, also where Keras runs on another backend.
+        # TensorFlow takes seconds to import.
         from export import export_saved_model
 
         return export_saved_model

@@ -214,15 +214,15 @@ def test_the_gradient_reaches_the_scores_straight_through():
         (lambda: RandomPruning(mask="2:4", min_per_channel=1), "min_per_channel must be 0 with mask=2:4"),
         (
             lambda: Supermask(0.75, mask="1:4"),
-            "mask=1:4 needs kernels whose inputs 4 divides, and mine has 6; leave that layer out",
+            "mask=1:4 needs kernels whose inputs 4 divides, and mine has 6",
         ),
         (
             lambda: Supermask(min_per_channel=7),
-            "min_per_channel=7 keeps more than a sparsity of 0.5 leaves of the kernel of mine",
+            "min_per_channel=7 keeps more than a sparsity of 0.5 leaves of",
         ),
         (
             lambda: Supermask(0.9, min_per_channel=3),
-            "min_per_channel=3 keeps more than a sparsity of 0.9 leaves of the kernel of mine",
+            "min_per_channel=3 keeps more than a sparsity of 0.9 leaves of",
         ),
         (lambda: Supermask(min_per_channel=-1), "min_per_channel must be at least 0"),
         (lambda: MagnitudePruning(1.0), "sparsity must be at least 0 and below 1"),

@@ -125,6 +125,11 @@ def export_saved_model(
     >>> [result.path.parent.name for result in results.values()]
     ['packed', 'dense']
     """
+    if keras.config.backend() != "tensorflow":
+        raise ValueError(
+            "exports are written on Keras's TensorFlow backend; save the model as a .keras file, and export it where "
+            f"KERAS_BACKEND=tensorflow. Received: backend={keras.config.backend()}"
+        )
     names = [formats] if isinstance(formats, str) else list(formats)
     check_formats(names)
     if tflite_int8 and (sample is None or "tflite" not in names):

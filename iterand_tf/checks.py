@@ -109,6 +109,9 @@ class Options:
                 continue
             if field.metadata["choices"]:
                 one_of(field.name, value, field.metadata["choices"])
+            elif field.type in (bool, "bool"):
+                if not isinstance(value, bool):
+                    raise ArgumentError(field.name, "True or False", value)
             elif field.type in (int, "int"):
                 whole_number(field.name, value, **field.metadata["limits"])
             elif field.metadata["limits"]:

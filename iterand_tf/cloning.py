@@ -15,6 +15,11 @@ from iterand_tf.layers.walk import all_layers, own_variables
 _STEPS = ("call", "train_step", "test_step", "predict_step", "compute_loss", "compile", "fit")
 
 
+# Attributes in which Keras notes how a model was built, compiled and trained.
+_OF_KERAS = ("auto_scale_loss", "built", "compiled", "jit_compile", "loss", "run_eagerly", "steps_per_execution",
+             "stop_training")  # fmt: skip
+
+
 class CannotCloneError(ValueError):
     """A layer cannot be made again from its configuration, so models that contain it cannot be copied."""
 
@@ -72,6 +77,7 @@ def _of_class(copy, model):
     ours, theirs = type(copy), type(model)
     if ours is theirs or (keras.Sequential in (ours, theirs.__base__) and theirs.__init__ is keras.Sequential.__init__):
         copy.__class__ = theirs
+        _copy_attributes(model, copy)
         return copy
     own = [name for name in _STEPS if getattr(theirs, name) is not getattr(ours, name)]
     if own:
@@ -101,9 +107,11 @@ def copy_of(layer: keras.layers.Layer, **changes: Any) -> keras.layers.Layer:
         copy = type(layer).from_config(layer.get_config() | changes)
     except Exception as error:
         # get_config and from_config may be the user's own, and fail in their own ways.
-        reason = first_line(error).partition(". ")[0]
+        reason = first_line(error).partition(". ")[0][:200]
         raise CannotCloneError(
-            f"the layer {layer.name} cannot be made again from its configuration: {reason}"
+            f"the layer {layer.name} cannot be made again from its configuration; register its functions and classes "
+            "with keras.saving.register_keras_serializable, call keras.config.enable_unsafe_deserialization() if it "
+            f"holds a lambda, or give it a get_config that says all: {reason}"
         ) from error
     if isinstance(layer, keras.Model) and copy.dtype_policy != layer.dtype_policy:
         # A model takes the global policy, whatever its configuration says.
@@ -155,6 +163,14 @@ def copy_weights(source: keras.layers.Layer, target: keras.layers.Layer, but: Co
         if isinstance(new, keras.layers.Normalization):
             # It computes what it uses from its weights.
             new.finalize_state()
+
+
+def _copy_attributes(model, copy):
+    """Gives the copy what the user has set on a model of a class of their own."""
+    for name, value in vars(model).items():
+        is_plain = value is None or isinstance(value, bool | int | float | str)
+        if is_plain and not name.startswith("_") and name not in _OF_KERAS:
+            setattr(copy, name, value)
 
 
 @contextlib.contextmanager

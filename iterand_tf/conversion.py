@@ -20,8 +20,8 @@ def to_subnet(
     sparsity: float | Mapping[str, Choice] | Callable[[str, tuple[int, ...]], Choice] | None = None,
     method: str | Method = "supermask",
     *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     kernels: str | None = None,
     kernel_names: str | Sequence[str] = KERNEL_NAMES,
     seed: int | None = None,
@@ -33,7 +33,11 @@ def to_subnet(
     supermask, kernels are drawn at random, frozen, and chosen from by trained scores. The pruning methods keep the
     kernels of the model and train them under their masks. Whatever else the layers hold, such as biases and the
     statistics of BatchNormalization, is copied and trained as before. Models nested in the model are converted too.
-    `bake` is the way back.
+    `bake` is the way back. Regularizers and constraints of frozen kernels have no effect.
+
+    The copy is of the model's own class where that can be made again: a subclassed model from its configuration, a
+    functional one whose constructor takes (inputs, outputs, name). Attributes of a functional model's own class are
+    copied where they are numbers, texts or None; set others on the copy.
 
     Args:
         model: a built model without Subnet layers; it is not changed.
@@ -43,8 +47,8 @@ def to_subnet(
             the layer's largest kernel) that gives one of these. Layers that no pattern matches, or that get None, stay
             as they are.
         method: `"supermask"`, `"magnitude_pruning"`, `"random_pruning"` or a method object, as in `Subnet`.
-        include: patterns of paths of layers; if there are any, all other layers stay as they are.
-        exclude: patterns of paths of layers that stay as they are.
+        include: a pattern of paths of layers, or several; if there are any, all other layers stay as they are.
+        exclude: a pattern of paths of layers that stay as they are, or several.
         kernels: `"redraw"` for kernels that the method draws, `"keep"` for those of the model. None redraws frozen
             kernels and keeps trained ones.
         kernel_names: patterns of the names of the variables that are masked, as in `Subnet`.
@@ -81,7 +85,13 @@ def to_subnet(
         raise ValueError(f"the model has Subnet layers already, and is not converted twice. Received: {model.name=}")
     if kernels is not None:
         checks.one_of("kernels", kernels, ("redraw", "keep"))
-    plan = plan_of(model, sparsity, method, include, exclude, kernel_names)
+    patterns = [(each,) if isinstance(each, str) else each for each in (include, exclude, kernel_names)]
+    plan = plan_of(model, sparsity, method, *patterns)
+    if kernels == "redraw" and not is_graph(model) and any(each.trains_kernel for each in plan.methods.values()):
+        raise ValueError(
+            "kernels='redraw' with a method that trains kernels needs a functional or Sequential model; make a new "
+            f"model instead, which starts with new kernels. Received: model={model.name}"
+        )
     base = seeds.make_seed(seed)
     made: list[tuple[keras.layers.Layer, Subnet]] = []
 
@@ -107,8 +117,9 @@ def prune(
     model: keras.Model,
     sparsity: float | Mapping[str, Choice] | Callable[[str, tuple[int, ...]], Choice] | None = None,
     *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    kernel_names: str | Sequence[str] = KERNEL_NAMES,
     verbose: bool = True,
 ) -> keras.Model:
     """A copy of a trained model that computes with the largest entries of its kernels, to train further.
@@ -121,6 +132,7 @@ def prune(
         sparsity: as in `to_subnet`.
         include: as in `to_subnet`.
         exclude: as in `to_subnet`.
+        kernel_names: as in `to_subnet`.
         verbose: as in `to_subnet`.
 
     Returns:
@@ -142,7 +154,21 @@ def prune(
     >>> pruned.layers[0].subnet_kernels[0].num_kept
     8
     """
-    return to_subnet(model, sparsity, "magnitude_pruning", include=include, exclude=exclude, verbose=verbose)
+    chosen = sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]
+    for method in chosen:
+        if isinstance(method, Method) and not method.trains_kernel:
+            raise ValueError(
+                f"prune keeps trained kernels; pass methods that draw theirs to to_subnet. Received: {method}"
+            )
+    return to_subnet(
+        model,
+        sparsity,
+        "magnitude_pruning",
+        include=include,
+        exclude=exclude,
+        kernel_names=kernel_names,
+        verbose=verbose,
+    )
 
 
 def can_bake(model: keras.Model) -> bool:

@@ -58,7 +58,7 @@ def plan_of(
 ) -> Plan:
     """What becomes of each layer of a model; arguments and errors are those of `to_subnet`."""
     choose, patterns = _chooser(sparsity, method)
-    paths = {id(layer): (path, layer) for path, layer in (_paths(model) if is_graph(model) else units(model))}
+    paths = {id(layer): (path, layer) for path, layer in (_paths(model) if is_graph(model) else units(model).items())}
     shapes = {key: shape for key, (_, layer) in paths.items() if (shape := _largest_kernel(layer, kernel_names))}
     if not shapes:
         raise ValueError(f"to_subnet needs a model that has kernels. Received: model={model.name}, {kernel_names=}")
@@ -94,6 +94,8 @@ def plan_of(
 def _chooser(sparsity, method):
     """The function that gives a layer's method, or None, for its path and shape; and the patterns it goes by."""
     default = resolve(method)
+    if isinstance(sparsity, type):
+        raise checks.ArgumentError("sparsity", "a number, a mapping, a function or a method object", sparsity)
 
     def method_of(choice, name):
         if choice is None or isinstance(choice, Method):

@@ -135,7 +135,10 @@ class RerandomizationSchedule:
         Raises:
             ValueError: if the function that was given as `rate` gives none.
         """
-        rate = float(np.asarray(self.rate(step))) if callable(self.rate) else self.rate
+        rate = self.rate(step) if callable(self.rate) else self.rate
+        if hasattr(rate, "__array__") and np.asarray(rate).dtype.kind == "f":
+            # Schedules of Keras give tensors.
+            rate = float(np.asarray(rate))
         return checks.number("rate", rate, minimum=0, maximum=1)
 
     def steps_between(self, start: int, stop: int) -> Sequence[int]:

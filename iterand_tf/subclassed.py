@@ -6,7 +6,8 @@ only adds to the configuration which layers are Subnets.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,34 +16,41 @@ from iterand_tf.cloning import CannotCloneError, copy_weights, is_graph
 from iterand_tf.layers import Subnet
 from iterand_tf.layers.walk import all_layers, inner_layers, own_variables
 
-# Names that TensorFlow's own bookkeeping begins with.
-_BOOKKEEPING = ("_self_", "_obj_", "_layers", "_tracker")
+# Attributes with which Keras and TensorFlow keep account of layers.
+_BOOKKEEPING = frozenset(vars(keras.layers.Layer()))
 
 
-def units(layer: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
-    """(path, layer) of the parts of a subclassed model that are converted or left as a whole.
+def units(layer: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
+    """The parts of a subclassed model that are converted or left as a whole, each once, by their paths.
 
     Layers of Keras are such parts, also those that hold others, such as LSTM. A layer of the user's own is looked into,
-    unless it has variables of its own.
-
-    Args:
-        layer: a subclassed model or layer.
-        prefix: of the paths.
+    unless it has variables of its own. Where paths would be equal, later ones get a number.
 
     Example:
 
     >>> class Model(keras.Model):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.blocks = [keras.layers.Dense(2, name="first"), keras.layers.Dense(1, name="last")]
-    >>> [path for path, _ in units(Model())]
-    ['first', 'last']
+    ...         self.blocks = [keras.layers.Dense(2, name="first"), keras.layers.Dense(1, name="first")]
+    >>> list(units(Model()))
+    ['first', 'first_1']
     """
+    found: dict[str, keras.layers.Layer] = {}
+    seen = set()
+    for path, inner in _units(layer, ""):
+        if id(inner) not in seen:
+            seen.add(id(inner))
+            number = sum(other == path or other.startswith(f"{path}_") for other in found)
+            found[path if path not in found else f"{path}_{number}"] = inner
+    return found
+
+
+def _units(layer, prefix):
     for inner in inner_layers(layer):
         path = f"{prefix}{inner.name}"
         is_users = not type(inner).__module__.startswith("keras.") and not isinstance(inner, Subnet)
         if is_users and not is_graph(inner) and not own_variables(inner) and any(True for _ in inner_layers(inner)):
-            yield from units(inner, f"{path}/")
+            yield from _units(inner, f"{path}/")
         else:
             yield path, inner
 
@@ -61,11 +69,11 @@ def with_subnets(
         CannotCloneError: if the model cannot be made again from its configuration.
     """
     copy = _made_again(model, type(model), model.get_config)
-    pairs = zip(units(model), units(copy), strict=True)
-    subnets = {path: replacement(theirs, ours) for (path, theirs), (_, ours) in pairs}
+    pairs = zip(units(model).values(), units(copy).values(), strict=True)
+    subnets = [replacement(theirs, ours) for theirs, ours in pairs]
     stock: Any = type(copy)
     copy.__class__ = _adapted(stock)
-    _put(copy, {path: subnet for path, subnet in subnets.items() if subnet is not None})
+    _put(copy, [subnet for subnet in subnets if subnet is not None])
     return copy
 
 
@@ -90,7 +98,6 @@ class SubclassedWithSubnets:
 
     def get_config(self):
         stock = self.stock_class
-        subnets = {path: layer for path, layer in units(self) if isinstance(layer, Subnet)}
         return {
             "model": {
                 "module": stock.__module__,
@@ -98,7 +105,12 @@ class SubclassedWithSubnets:
                 "config": super().get_config(),  # type: ignore[misc]
                 "registered_name": keras.saving.get_registered_name(stock),
             },
-            "subnets": {path: _adopting(layer) for path, layer in subnets.items()},
+            # By their places: a model that is made again names its layers anew.
+            "subnets": {
+                str(place): _adopting(layer)
+                for place, layer in enumerate(units(self).values())
+                if isinstance(layer, Subnet)
+            },
         }
 
     @classmethod
@@ -112,8 +124,8 @@ class SubclassedWithSubnets:
     def build_from_config(self, config):
         # The layers are built as those of the first class, and then adopted.
         super().build_from_config(config)  # type: ignore[misc]
-        layers = dict(units(self))
-        _put(self, {path: Subnet(layers[path], **each) for path, each in self._subnets.items()})
+        layers = list(units(self).values())
+        _put(self, [Subnet(layers[int(place)], **each) for place, each in self._subnets.items()])
 
 
 def _adopting(subnet):
@@ -137,7 +149,8 @@ _adapted(keras.Model)
 def _made_again(model, cls, get_config):
     """A model of a class and a configuration, built and with the weights of a model."""
     try:
-        copy = cls.from_config(get_config())
+        # Keras cannot make a model again whose constructor takes no arguments, though nothing is missing.
+        copy = cls.from_config(get_config()) if inspect.signature(cls).parameters else cls()
         copy.build_from_config(model.get_build_config())
         copy.built = True
         copy_weights(model, copy)
@@ -153,7 +166,7 @@ def _made_again(model, cls, get_config):
 
 def _put(model, subnets):
     """Puts Subnets into the attributes that hold the layers that they have adopted, wherever these are."""
-    replaced = {id(subnet.layer): subnet for subnet in subnets.values()}
+    replaced = {id(subnet.layer): subnet for subnet in subnets}
     for owner in list(all_layers(model)):
         held = [layer for layer in inner_layers(owner) if id(layer) in replaced]
         if isinstance(owner, Subnet) or not held:
@@ -161,7 +174,7 @@ def _put(model, subnets):
         for layer in held:
             owner._tracker.replace_tracked_value("layers", layer, replaced[id(layer)])
         for name, value in [*vars(owner).items(), *vars(owner).get("_modules", {}).items()]:
-            if not name.startswith(_BOOKKEEPING) and (new := _replace_in(value, replaced)) is not value:
+            if name not in _BOOKKEEPING and (new := _replace_in(value, replaced)) is not value:
                 setattr(owner, name, new)
 
 

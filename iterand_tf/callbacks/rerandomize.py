@@ -182,6 +182,8 @@ def rerandomize_model(model: keras.Model, rate: float = 0.1, *, mode: str | Repl
     2
     """
     schedule = RerandomizationSchedule(1, rate, mode)
+    if not rate:
+        return 0
     # Where training goes on with `Rerandomize`, what has happened until this step is not done again.
     step = current_step(model) if getattr(model, "optimizer", None) is not None else 0
     return sum(

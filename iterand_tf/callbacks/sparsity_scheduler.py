@@ -19,6 +19,8 @@ class SparsityScheduler(keras.callbacks.Callback):
     above 1 the sparsity changes between executions only. Put it after `Rerandomize` in the list, which then re-draws
     what the step before has left out.
 
+    Layers with N:M masks need a sparsity of at least `1 - N / M` from the first step on.
+
     Kernels with `mask="global"` are ranked together at the same events, also where the schedule gives the same number
     again: `SparsityScheduler(0.8, frequency=100)` shares out anew every 100 steps.
 

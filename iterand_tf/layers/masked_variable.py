@@ -46,7 +46,7 @@ def make_masked(variable: keras.Variable, is_frozen: bool) -> None:
     Raises:
         ValueError: if another Subnet masks the variable already.
     """
-    if isinstance(variable, _MaskedVariable):
+    if is_masked(variable):
         raise ValueError(
             "the layer shares a kernel with a layer that is in another Subnet; use one Subnet in both places, or leave "
             f"one of the layers out. Received: variable={variable.path}"
@@ -57,6 +57,11 @@ def make_masked(variable: keras.Variable, is_frozen: bool) -> None:
     variable._autocast = False
     if is_frozen:
         variable.trainable = False
+
+
+def is_masked(variable: keras.Variable) -> bool:
+    """Whether a Subnet masks the variable already."""
+    return isinstance(variable, _MaskedVariable)
 
 
 def initialize(variable: keras.Variable, draw: Callable[[], Any]) -> None:

@@ -39,8 +39,11 @@ def set_sparsity(model: keras.layers.Layer, sparsity: float) -> None:
     for layer in layers:
         layer.check_sparsity(sparsity)
     for layer in layers:
-        if layer.trainable or layer.method.mask != GLOBAL:
-            layer.set_sparsity(sparsity)
+        before = [kernel.num_kept for kernel in layer.subnet_kernels]
+        layer.set_sparsity(sparsity)
+        if layer.method.mask == GLOBAL and not layer.trainable:
+            for kernel, kept in zip(layer.subnet_kernels, before, strict=True):
+                kernel.kept.assign(kept)
     share_kept(model)
 
 
@@ -71,9 +74,9 @@ def share_kept(model: keras.layers.Layer) -> None:
     kernels = _ranked_together(model)
     if not kernels:
         return
-    if len(sparsities := sorted({kernel.method.sparsity for kernel in kernels})) > 1:
-        raise ValueError(f"kernels that are ranked together have one sparsity. Received: {sparsities}")
-    kept = num_kept(sum(kernel.num_weights for kernel in kernels), sparsities[0])
+    if len(methods := {kernel.method for kernel in kernels}) > 1:
+        raise ValueError(f"kernels that are ranked together have one method and one sparsity. Received: {methods}")
+    kept = num_kept(sum(kernel.num_weights for kernel in kernels), kernels[0].method.sparsity)
     masks = masks_of_largest([kernel.ranked() for kernel in kernels], kept)
     for kernel, mask in zip(kernels, masks, strict=True):
         kernel.kept.assign(ops.cast(ops.count_nonzero(mask), "int32"))

@@ -14,11 +14,12 @@ from iterand_tf.layers.call_specifications import (
     specifications_from_json,
     specifications_to_json,
 )
-from iterand_tf.layers.masked_variable import reading_as, reads_as
+from iterand_tf.layers.masked_variable import is_masked, reading_as, reads_as
 from iterand_tf.layers.old_files import refuse_old_config
 from iterand_tf.layers.other_kernels import take_over
 from iterand_tf.layers.subnet_kernel import SubnetKernel
 from iterand_tf.layers.walk import all_layers, own_variables
+from iterand_tf.masks import GLOBAL
 from iterand_tf.methods import Method, resolve
 
 KERNEL_NAMES = ("*kernel",)
@@ -35,7 +36,7 @@ class Subnet(keras.layers.Wrapper):
 
     The layer may be a recurrent or an attention layer, a block of layers such as a `keras.Sequential`, or a layer of
     your own. Subnet adopts it, as `keras.layers.TimeDistributed` does: the layer becomes a part of the Subnet, and is
-    no longer used elsewhere. `to_subnet` converts a whole model and leaves it as it is.
+    no longer used elsewhere. `to_subnet` converts a whole model and leaves it as it is. Wrap an RNN, not its cell.
 
     Args:
         layer: a Keras layer, built or not. If it is built, a method that freezes kernels draws them anew, and the
@@ -63,8 +64,8 @@ class Subnet(keras.layers.Wrapper):
         subnet_kernels: a `SubnetKernel` for each kernel, in the layer's order; empty until it is built.
 
     Raises:
-        ValueError: if an argument is out of its range, the layer holds Subnet layers already, or, when it is built, a
-            kernel does not fit the mask.
+        ValueError: if an argument is out of its range, the layer holds Subnet layers already, or, when it is built, it
+            has no kernel, or a kernel does not fit the mask or is that of another Subnet.
 
     Reference:
         Chijiwa et al., NeurIPS 2021, section 3; docs/methods.md for the methods and masks.
@@ -106,18 +107,24 @@ class Subnet(keras.layers.Wrapper):
         self._places: list[int] | None = places
         self._specs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self.supports_masking = layer.supports_masking
-        if layer.built:
+        if _is_built(layer):
             self._adopt()
 
     @property
     def sparsity(self) -> float:
-        """Fraction of each kernel that is removed, as it was last set."""
-        return self.method.sparsity
+        """Fraction of each kernel that is removed: as it was last set, or as loaded weights have it."""
+        kernels = self.subnet_kernels
+        if self.method.mask == GLOBAL or all(kernel.num_kept == kernel.num_kept_of(self.method) for kernel in kernels):
+            return self.method.sparsity
+        return 1 - sum(kernel.num_kept for kernel in kernels) / sum(kernel.num_weights for kernel in kernels)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self.built:
             # The layer's own `build` may want several shapes; a call on specifications finds them.
             self._build_on(*specifications((args, kwargs)))
+        elif self._specs is None:
+            # A layer that was built before is built on these when the Subnet is made again.
+            self._specs = specifications((args, kwargs))
         return super().__call__(*args, **kwargs)
 
     def build(self, input_shape):
@@ -182,7 +189,7 @@ class Subnet(keras.layers.Wrapper):
         """
         method = dataclasses.replace(self.method, sparsity=sparsity)
         for kernel in self.subnet_kernels:
-            kernel.check_method(method)
+            kernel.num_kept_of(method)
         return method
 
     def set_sparsity(self, sparsity: float) -> None:
@@ -234,7 +241,7 @@ class Subnet(keras.layers.Wrapper):
             self._adopt()
 
     def _build_on(self, args, kwargs):
-        if not self.layer.built or any(not inner.built for inner in all_layers(self.layer)):
+        if not _is_built(self.layer):
             self.layer(*args, **kwargs)
         self._specs = (args, kwargs)
         self._adopt()
@@ -247,6 +254,12 @@ class Subnet(keras.layers.Wrapper):
         for inner in all_layers(self.layer):
             take_over(inner)
         found = list(self._kernel_variables())
+        if not found:
+            raise ValueError(
+                f"the layer {self.layer.name} has no trainable variable of two axes or more whose name matches "
+                f"{' or '.join(self.kernel_names)}; pass other kernel_names, or use the layer as it is. "
+                f"Received: variables={[variable.name for variable in self.layer.variables]}"
+            )
         places = {id(variable): place for place, variable in enumerate(self.layer.variables)}
         self._places = [places[id(variable)] for _, variable in found]
         for number, (owner, variable) in enumerate(found):
@@ -275,8 +288,12 @@ class Subnet(keras.layers.Wrapper):
     def _is_kernel(self, variable):
         if len(variable.shape) < 2 or not any(fnmatch.fnmatchcase(variable.name, name) for name in self.kernel_names):
             return False
-        # Inside a layer that is trained, what is frozen stays as it is.
-        return variable.trainable or not self.layer.trainable
+        # Inside a layer that is trained, what is frozen stays as it is. A kernel of another Subnet is refused later.
+        return variable.trainable or is_masked(variable) or not self.layer.trainable
+
+
+def _is_built(layer):
+    return all(inner.built for inner in all_layers(layer))
 
 
 def subnet_layers(model: keras.layers.Layer) -> list[Subnet]:

@@ -137,7 +137,7 @@ class SubnetKernel:
         number = int(ops.convert_to_numpy(self.num_draws))
         fresh_kernel = ops.cast(self.draw(number), self.variable.dtype)
         kernel, mask = ops.convert_to_tensor(self.variable), self.mask
-        values = replacement(kernel, mask, fresh_kernel, self._seed_for("replacement", number))
+        values = ops.cast(replacement(kernel, mask, fresh_kernel, self._seed_for("replacement", number)), kernel.dtype)
         new_kernel = rerandomize(kernel, mask, values, rate, self._seed_for("rerandomize", number))
         num_changed = int(ops.count_nonzero(new_kernel != kernel))
         self.variable.assign(new_kernel)
@@ -145,13 +145,17 @@ class SubnetKernel:
         self.rerandomized_at.assign(step)
         return num_changed
 
-    def check_method(self, method: Method) -> None:
-        """Raises ValueError if the kernel cannot keep as many entries as a method of another sparsity asks for."""
-        method.num_kept(self.shape, self._axes, self._owner.name)
+    def num_kept_of(self, method: Method) -> int:
+        """How many entries a method of another sparsity keeps.
+
+        Raises:
+            ValueError: if the kernel cannot keep so many.
+        """
+        return method.num_kept(self.shape, self._axes, self._owner.name)
 
     def set_method(self, method: Method) -> None:
         """Takes a method of another sparsity, without a new trace of the functions that compute with the kernel."""
-        self.kept.assign(method.num_kept(self.shape, self._axes, self._owner.name))
+        self.kept.assign(self.num_kept_of(method))
         self.method = method
 
     def _limits(self):

@@ -21,7 +21,9 @@ class MagnitudePruning(Method):
 
     Args:
         sparsity: fraction of each kernel that is removed, in [0, 1). Exactly `round(sparsity * size)` entries are.
-        mask: `"per_kernel"`, `"global"` or `"N:M"`, such as `"2:4"`; see docs/methods.md.
+        mask: `"per_kernel"` keeps the highest of each kernel. `"global"` ranks the kernels of a model together, at each
+            call of `set_sparsity` and event of `SparsityScheduler`; until then each keeps its own. `"N:M"`, such as
+            `"2:4"`, keeps at most N of every M neighbouring inputs, at a sparsity of at least `1 - N / M`.
         min_per_channel: each output keeps at least this many inputs, a whole number of at least 0.
 
     Raises:

@@ -98,8 +98,8 @@ class StockFactory(Options):
     """Makes stock layers, whose kernels are trained, with first kernels from a distribution of this project.
 
     Args:
-        weight_distribution: of the first kernels, as in `SubnetDense`.
-        weight_scale: of the first kernels, as in `SubnetDense`.
+        weight_distribution: of the first kernels, as in `Supermask`.
+        weight_scale: of the first kernels, as in `Supermask`.
         seed: each first kernel is a function of it and the layer's name.
         synchronized_batch_normalization: whether BatchNormalization takes its statistics over all replicas of a
             distribution strategy.

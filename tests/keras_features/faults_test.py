@@ -151,3 +151,95 @@ def test_names_of_kernels_may_be_one_pattern():
     layer = Subnet(layers.Embedding(5, 4), kernel_names="embeddings", seed=0)
     layer(np.array([[1, 2]]))
     assert [kernel.name for kernel in layer.subnet_kernels] == ["embeddings"]
+
+
+def test_a_layer_in_two_subnets_is_refused():
+    shared = layers.Dense(3)
+    Subnet(shared)(INPUTS)
+    with pytest.raises(ValueError, match="shares a kernel with a layer that is in another Subnet"):
+        Subnet(shared)(INPUTS)
+
+
+@keras.saving.register_keras_serializable("faults_test")
+class WithoutBuild(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.last = layers.Dense(4), layers.Dense(3)
+
+    def call(self, inputs):
+        return self.last(keras.ops.relu(self.first(inputs)))
+
+
+@pytest.mark.filterwarnings("ignore:`build")
+def test_a_block_that_was_called_before_is_saved_and_cloned(tmp_path):
+    block = WithoutBuild()
+    block(INPUTS)
+    inputs = keras.Input((16,))
+    model = keras.Model(inputs, Subnet(block, 0.5, seed=0)(inputs))
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(INPUTS), model(INPUTS))
+    (clone,) = iterand_tf.subnet_layers(keras.models.clone_model(model))
+    assert len(clone.subnet_kernels) == 2
+
+
+def test_attributes_of_a_functional_subclass_are_copied():
+    class Scaled(keras.Model):
+        def __init__(self, *args, alpha=1.0, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.alpha = alpha
+
+    inputs = keras.Input((16,))
+    model = Scaled(inputs, layers.Dense(2)(inputs), alpha=0.1)
+    model.temperature = 3.0
+    converted = to_subnet(model, verbose=False)
+    for copy in (converted, bake(converted)):
+        assert (type(copy), copy.alpha, copy.temperature) == (Scaled, 0.1, 3.0)
+
+
+def test_kernels_of_two_methods_are_not_ranked_together():
+    model = keras.Sequential([keras.Input((16,)), layers.Dense(4, name="a"), layers.Dense(2, name="b")])
+    methods = {"a": iterand_tf.Supermask(mask="global"), "b": iterand_tf.MagnitudePruning(mask="global")}
+    with pytest.raises(ValueError, match="ranked together have one method"):
+        to_subnet(model, methods, verbose=False)
+
+
+def test_a_layer_that_was_frozen_while_others_share_joins_them_again():
+    model = keras.Sequential([keras.Input((16,)), layers.Dense(4), layers.Dense(2)])
+    subnet = to_subnet(model, 0.5, iterand_tf.Supermask(mask="global"), verbose=False)
+    first = subnet.layers[0]
+    kept = first.subnet_kernels[0].num_kept
+    first.trainable = False
+    iterand_tf.set_sparsity(subnet, 0.75)
+    assert first.subnet_kernels[0].num_kept == kept
+    first.trainable = True
+    iterand_tf.set_sparsity(subnet, 0.75)
+    assert iterand_tf.sparsity_report(subnet).total.num_kept == 72 - 54
+
+
+def test_the_sparsity_is_that_of_loaded_weights():
+    sparse, layer = SubnetDense(10, sparsity=0.9), SubnetDense(10)
+    for each in (sparse, layer):
+        each.build((None, 10))
+    layer.set_weights(sparse.get_weights())
+    assert layer.sparsity == pytest.approx(0.9)
+
+
+def test_arguments_are_checked():
+    model = keras.Sequential([keras.Input((16,)), layers.Dense(4, name="body"), layers.Dense(2, name="head")])
+    assert [layer.name for layer in iterand_tf.subnet_layers(to_subnet(model, exclude="head", verbose=False))] == [
+        "body"
+    ]
+    with pytest.raises(ValueError, match="prune keeps trained kernels"):
+        iterand_tf.prune(model, iterand_tf.Supermask())
+    with pytest.raises(ValueError, match="binarize must be True or False"):
+        iterand_tf.Supermask(binarize="no")
+    with pytest.raises(ValueError, match="sparsity must be a number, a mapping, a function or a method object"):
+        to_subnet(model, iterand_tf.Supermask)
+    subnet = to_subnet(model, verbose=False)
+    with pytest.raises(ValueError, match="rate must be a number"):
+        iterand_tf.rerandomize_model(subnet, lambda step: "often")
+    assert iterand_tf.rerandomize_model(subnet, 1.0, mode=lambda kernel, *_: np.zeros(kernel.shape)) == 36
+    assert iterand_tf.rerandomize_model(subnet, 0) == 0
+    assert [
+        int(kernel.num_draws.numpy()) for layer in iterand_tf.subnet_layers(subnet) for kernel in layer.subnet_kernels
+    ] == [2, 2]

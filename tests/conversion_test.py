@@ -236,7 +236,7 @@ def test_what_is_not_a_kernel_is_copied():
         (
             conv_net,
             {"method": Supermask(mask="global"), "sparsity": {"head": 0.5, "*": 0.6}},
-            r"kernels that are ranked together have one sparsity. Received: \[0.5, 0.6\]",
+            "kernels that are ranked together have one method and one sparsity",
         ),
         (conv_net, {"sparsity": {"head": "much"}}, r"sparsity\['head'\] must be a number"),
         (conv_net, {"sparsity": lambda path, shape: "much"}, r"sparsity\('conv'\) must be a number"),
@@ -447,7 +447,7 @@ def test_a_frozen_layer_keeps_its_number_and_takes_no_part_in_the_ranking():
     kept = hidden.subnet_kernels[0].num_kept
     hidden.trainable = False
     set_sparsity(subnet, 0.4)
-    assert (hidden.subnet_kernels[0].num_kept, hidden.sparsity) == (kept, 0.7)
+    assert hidden.subnet_kernels[0].num_kept == kept
     others = [kernel for kernel in kernels_of(subnet) if kernel is not hidden.subnet_kernels[0]]
     for kernel, expected in zip(others, one_ranking(others, lambda kernel: kernel.scores.numpy(), 0.4), strict=True):
         np.testing.assert_array_equal(kernel.mask, expected)

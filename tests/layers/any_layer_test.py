@@ -250,7 +250,7 @@ def test_trains_to_the_same_losses_on_one_and_on_two_devices(name, strategy_scop
 
 def test_statistics_dropout_and_losses_stay_the_layers_own():
     inner = keras.Sequential(
-        [layers.Dense(4, activity_regularizer="l2"), layers.BatchNormalization(), layers.Dropout(0.5)]
+        [layers.Dense(4, activity_regularizer="l2"), layers.BatchNormalization(), layers.Dropout(0.5)], name="block"
     )
     layer = Subnet(inner, seed=1)
     inputs = tf.random.stateless_normal((64, 3), seed=(1, 2)) + 3

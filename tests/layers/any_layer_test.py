@@ -252,7 +252,7 @@ def test_statistics_dropout_and_losses_stay_the_layers_own():
     inner = keras.Sequential(
         [layers.Dense(4, activity_regularizer="l2"), layers.BatchNormalization(), layers.Dropout(0.5)], name="block"
     )
-    layer = Subnet(inner, seed=1)
+    layer = Subnet(inner, 0.0, seed=1)
     inputs = tf.random.stateless_normal((64, 3), seed=(1, 2)) + 3
     outputs = layer(inputs, training=True)
     assert 0.3 < float(tf.reduce_mean(tf.cast(outputs == 0, tf.float32))) < 0.7

@@ -7,6 +7,7 @@ only adds to the configuration which layers are Subnets.
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,13 +36,11 @@ def units(layer: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
     >>> list(units(Model()))
     ['first', 'first_1']
     """
+    once = {id(inner): (path, inner) for path, inner in reversed(list(_units(layer, "")))}
     found: dict[str, keras.layers.Layer] = {}
-    seen = set()
-    for path, inner in _units(layer, ""):
-        if id(inner) not in seen:
-            seen.add(id(inner))
-            number = sum(other == path or other.startswith(f"{path}_") for other in found)
-            found[path if path not in found else f"{path}_{number}"] = inner
+    for path, inner in reversed(once.values()):
+        names = itertools.chain([path], (f"{path}_{number}" for number in itertools.count(1)))
+        found[next(name for name in names if name not in found)] = inner
     return found
 
 

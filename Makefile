@@ -17,8 +17,8 @@ BENCH_JSON ?= docs/performance/two_cores.json
 BENCH_FLAGS ?=
 # Two processes, each of which runs whole files: a file's tests share what its fixtures have trained.
 IN_TWO := -n 2 --dist loadfile
-LIBRARY_TESTS := tests/masks tests/distributions_test.py tests/rerandomization_test.py tests/layers \
-    tests/callbacks_test.py tests/conversion_test.py tests/sparsity_schedule_test.py tests/optimization_test.py tests/models_test.py \
+LIBRARY_TESTS := tests/masks tests/distributions_test.py tests/rerandomization_test.py tests/layers tests/callbacks \
+    tests/keras_features tests/conversion_test.py tests/subclassed_test.py tests/optimization_test.py tests/models_test.py \
     tests/sparsity_report_test.py tests/export
 
 .PHONY: quickstart lint test test-all test-lowest test-jax results bench bench-quick bench-export performance-page

@@ -55,7 +55,7 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A model that computes with kernels and other weights that it is given, in Subnet layers too where any are left."""
+    """A model that computes with kernels and other weights that it is given, also in Subnet layers that are left."""
 
     model: keras.Model
     kernels: tuple[Kernel, ...]

@@ -103,10 +103,9 @@ class Artifact:
         ]
 
     def compare(self, name: str, served: dict[str, dict[str, np.ndarray]]) -> float:
-        """The largest difference of what is served from the trained model.
+        """The largest difference of what is served from the trained model; ExportError if an output is too far off.
 
-        Raises:
-            ExportError: if an output differs by too much, or after rounding from the rounded network.
+        After rounding, the outputs that must be close are those of the rounded network.
         """
         tolerance = INT8_TOLERANCE if name == "tflite" and self.tflite_int8 else TOLERANCE
         network = self.rounded if name == "packed" else self.network

@@ -16,15 +16,6 @@ def find_draws(values: np.ndarray, source: SubnetKernel) -> Drawn | None:
 
     An entry that several draws would explain counts for the first of them, so that few draws are told apart. Signed
     constants need one draw: each entry is as the first draw says, or has the other sign.
-
-    Example:
-
-    >>> from iterand_tf import SubnetDense
-    >>> layer = SubnetDense(2, seed=0, method=Supermask(weight_distribution="uniform"))
-    >>> layer.build((None, 4))
-    >>> drawn = find_draws(np.asarray(layer.subnet_kernels[0].baked()), layer.subnet_kernels[0])
-    >>> len(drawn.seeds), drawn.index
-    (1, array([0, 0, 0, 0]))
     """
     if not isinstance(source.method, Supermask):
         return None

@@ -27,12 +27,6 @@ def kernel_entropy_bits(kernel: np.ndarray, value_bytes: int = 4) -> float:
 
 
 def entropy_bits(counts: Iterable[Any]) -> float:
-    """Information in independent symbols, in bits, from how often each of them occurs.
-
-    Example:
-
-    >>> entropy_bits([2, 1, 1])
-    6.0
-    """
+    """Information in independent symbols, in bits, from how often each of them occurs."""
     found = np.array([count for count in counts if count > 0], np.float64)
     return float(np.sum(found * np.log2(found.sum() / found)))

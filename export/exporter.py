@@ -167,15 +167,7 @@ def export_saved_model(
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Raises an error unless a model can be written in these formats here.
-
-    Args:
-        formats: as of `export_saved_model`.
-
-    Raises:
-        ExportError: if a package that one of them needs is not installed.
-        ValueError: if there is none, or one is unknown or there twice.
-    """
+    """Raises ExportError where a package that a format needs is missing, ValueError where the formats are wrong."""
     if not formats or len(set(formats)) < len(formats) or not set(formats) <= set(FORMATS):
         raise checks.ArgumentError("formats", f"one or several of {', '.join(FORMATS)}", formats)
     if "onnx" in formats:

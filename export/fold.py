@@ -15,12 +15,10 @@ _FOLDABLE = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, kera
 
 @dataclasses.dataclass(frozen=True)
 class FoldedModel:
-    """A model without the BatchNormalization that could be folded.
+    """A model without the BatchNormalization that could be folded: its biases are the shifts.
 
-    Args:
-        model: its kernels are multiplied by the scales, its biases are the shifts.
-        kernels: by id of a folded kernel's variable, the kernel as it was, and the scale of its output channels (last
-            axis).
+    `kernels` holds, by the id of a folded kernel's variable, the kernel as it was, and the scale of its output channels
+    (last axis), by which the model's kernel is multiplied.
     """
 
     model: keras.Model
@@ -43,13 +41,6 @@ def fold_batch_normalization(model: keras.Model) -> FoldedModel:
 
     The folded model computes the same outputs up to rounding. A BatchNormalization elsewhere, for instance before the
     convolution or after a depthwise one, stays, and the model that is given is not changed.
-
-    Example:
-
-    >>> layers = [keras.layers.Conv2D(2, 3, use_bias=False), keras.layers.BatchNormalization()]
-    >>> folded = fold_batch_normalization(keras.Sequential([keras.Input((8, 8, 3)), *layers]))
-    >>> [type(layer).__name__ for layer in folded.model.layers]
-    ['Conv2D', 'Folded']
     """
     pairs = dict(_pairs(model))
     normalizations = set(map(id, pairs.values()))

@@ -28,10 +28,9 @@ class Interface:
 
     Args:
         inputs: type and shape by name, the batch size open. Fractions are float32.
-        structure: the names of the inputs, in the structure in which the model takes them.
         listed: names of outputs that the model gives in a list.
-        head: `"softmax"` or `"sigmoid"`, a key of `HEADS`, where the single output is logits of which probabilities are
-            made: `logits` and `probabilities` are served in place of `outputs`. None for other outputs.
+        head: a key of `HEADS` where the single output is logits of which probabilities are made: `logits` and
+            `probabilities` are served in place of `outputs`.
     """
 
     inputs: dict[str, tf.TensorSpec]
@@ -41,11 +40,7 @@ class Interface:
 
     @classmethod
     def of(cls, model: keras.Model, sample: Any = None, head: str | None = None) -> Self:
-        """That of a built model; a subclassed one takes what is like `sample`.
-
-        Raises:
-            ValueError: if two inputs have one name, or an input holds text.
-        """
+        """That of a built model; a subclassed one takes what is like `sample`."""
         listed: list[str | None] = []
         if not is_graph(model):
             taken = keras.tree.map_structure(np.asarray, sample)
@@ -64,14 +59,7 @@ class Interface:
         return cls(inputs, structure, tuple(_numbered(listed, "output", OUTPUTS)), head)
 
     def sample(self, given: Any) -> dict[str, np.ndarray]:
-        """A batch of inputs by name: what is given if it fits, or random ones for None.
-
-        Args:
-            given: the array of a single input, a dictionary by name, or the structure that the model takes.
-
-        Raises:
-            ValueError: if it does not fit.
-        """
+        """A batch of inputs by name: what is given if it fits, or random ones for None."""
         if given is None:
             return {name: _random(spec, seed) for seed, (name, spec) in enumerate(self.inputs.items())}
         if isinstance(self.structure, str) and not isinstance(given, Mapping):
@@ -87,11 +75,7 @@ class Interface:
         return keras.tree.map_structure(lambda name: inputs[name], self.structure)
 
     def named(self, outputs: Any) -> dict[str, Any]:
-        """By name the outputs that the model gives.
-
-        Raises:
-            ValueError: if they are not a tensor, or a list or dictionary of tensors, or are several and of a `head`.
-        """
+        """By name the outputs that the model gives."""
         if isinstance(outputs, Mapping):
             by_name = {str(name): output for name, output in outputs.items()}
         elif isinstance(outputs, list | tuple):

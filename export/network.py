@@ -26,13 +26,10 @@ _BYTES_TO_DRAW = 8_000
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """A kernel of the network.
+    """A kernel of the network; its `values` have pruned entries at zero.
 
-    Args:
-        variable: of the network's model.
-        values: float32, pruned entries at zero.
-        scale: by which the output channels (last axis) are multiplied when the network is served; or None.
-        source: the kernel of a Subnet layer that these are the effective values of; or None.
+    When the network is served the output channels (last axis) are multiplied by `scale`. `source` is the kernel of a
+    Subnet layer that the values are the effective ones of.
     """
 
     variable: keras.Variable
@@ -58,12 +55,7 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A model that computes with kernels and other weights that it is given.
-
-    Args:
-        model: its Subnet layers, if any are left, take their kernels as they are given.
-        kernels: of the Dense, convolution and Subnet layers.
-    """
+    """A model that computes with kernels and other weights that it is given, in any Subnet layers left in it too."""
 
     model: keras.Model
     kernels: tuple[Kernel, ...]
@@ -74,9 +66,6 @@ class Network:
 
         A functional or Sequential model is baked and its BatchNormalization folded; in one that cannot be cloned the
         Subnet layers stay and are given masked kernels.
-
-        Raises:
-            ValueError: if a Subnet layer's kernel is float64.
         """
         chosen = [kernel for layer in built_subnet_layers(model) for kernel in layer.subnet_kernels]
         wide = [kernel.variable.path for kernel in chosen if kernel.variable.dtype not in _KERNEL_DTYPES]
@@ -131,13 +120,7 @@ class Network:
         return [variable for variable in self.model.variables if id(variable) not in without]
 
     def outputs(self, inputs: Any, kernels: Sequence[Any], other_weights: Sequence[Any]) -> Any:
-        """Outputs of a batch, as the model gives them; fractions are float32.
-
-        Args:
-            inputs: a batch, as the model takes it.
-            kernels: tensors or variables for `self.kernels`, scaled.
-            other_weights: the same for `self.other_weights`.
-        """
+        """Outputs of a batch for scaled kernels, as the model gives them; fractions are float32."""
         given = {id(kernel.variable): value for kernel, value in zip(self.kernels, kernels, strict=True)}
         given |= {id(variable): value for variable, value in zip(self.other_weights, other_weights, strict=True)}
 

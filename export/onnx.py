@@ -20,13 +20,7 @@ def check_installed() -> None:
 
 
 def to_onnx(dense: pathlib.Path) -> bytes:
-    """The contents of an ONNX file of the `serving_default` in a dense SavedModel's directory.
-
-    Inputs and outputs keep their names.
-
-    Raises:
-        ExportError: if ONNX has no operation for a part of the network.
-    """
+    """The contents of an ONNX file of a dense SavedModel's `serving_default`; inputs and outputs keep their names."""
     import onnx
     import tf2onnx.convert
     import tf2onnx.tf_loader

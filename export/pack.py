@@ -37,7 +37,6 @@ class Drawn:
         index: for each kept entry, in row-major order, the place of its draw in `seeds`. For signs, 1 where the entry
             has the other sign than the one draw of `seeds`, and 0 elsewhere.
         magnitude: bound of the uniform values, or that of the signed constant.
-        signs: whether the entries are signed constants.
     """
 
     seeds: tuple[int, ...]
@@ -51,13 +50,10 @@ class PackedKernel:
     """A kernel in one of the codings.
 
     Args:
-        coding: `"raw"`, `"mask"`, `"symbols"`, `"seeded"` or `"seeded_signs"`.
-        shape: of the kernel.
         kinds: how each part is coded: `"bits"`, `"gaps"`, `"plain"`, `"symbols"`, `"wide_symbols"`, or the name of a
             type.
         parts: the strings. Of seeded codings: mask, seeds, magnitude, and where there are entries of other draws than
             the first (or of another sign) which these are, and the numbers of their draws.
-        entropy_bits: information in what the parts hold, see `export.entropy`.
         num_draws: how many draws a seeded kernel has entries of; 0 for the other codings.
     """
 
@@ -83,14 +79,6 @@ def round_values(kernel: np.ndarray, dtype: str) -> np.ndarray:
     """The kernel with its values rounded to a type of `DTYPES`, as float32.
 
     A kernel of few distinct values comes back as it is: the type is that of stored values, and they are few.
-
-    Raises:
-        ValueError: if a finite value is too large for the type.
-
-    Example:
-
-    >>> round_values(np.arange(300, dtype=np.float32) / 3, "bfloat16")[1].item()
-    0.333984375
     """
     if dtype == "float32" or len(np.unique(kernel.view(np.uint32))) <= MOST_SYMBOLS:
         return kernel
@@ -105,15 +93,6 @@ def encode(kernel: np.ndarray, dtype: str = "float32") -> PackedKernel:
     """Packs a float32 kernel by its values; `export.unpack` gives `round_values(kernel, dtype)` back bit for bit.
 
     In float32 that is the kernel itself, negative zeros and NaN included.
-
-    Raises:
-        ValueError: if the kernel is not float32, or as `round_values`.
-
-    Example:
-
-    >>> packed = encode(np.array([[0.5, 0.0, -0.5]] * 100, np.float32))
-    >>> packed.coding, packed.num_bytes < 100
-    ('symbols', True)
     """
     kernel = np.asarray(kernel)
     if kernel.dtype != np.float32:
@@ -152,14 +131,6 @@ def encode_drawn(kernel: np.ndarray, drawn: Drawn) -> PackedKernel:
     """Packs a float32 kernel by the draws that all its entries but positive zeros come from.
 
     `export.unpack` gives it back bit for bit.
-
-    Example:
-
-    >>> import tensorflow as tf
-    >>> kernel = tf.random.stateless_uniform((1000,), [7, 0], -1, 1, alg="philox").numpy()
-    >>> packed = encode_drawn(kernel, Drawn(seeds=(7,), index=np.zeros(1000, int), magnitude=1.0, signs=False))
-    >>> packed.coding, packed.num_bytes < 100
-    ('seeded', True)
     """
     flat = np.ascontiguousarray(kernel).ravel()
     kept = flat.view(np.uint32) != 0

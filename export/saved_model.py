@@ -32,12 +32,8 @@ def write_saved_model(
     Keras's own export writes each variable twice (Keras issue 23553).
 
     Args:
-        network: what answers.
-        path: the directory to write.
-        interface: names of its inputs and outputs.
         packed: the network's kernels, to write in place of variables; None for variables.
         decode: function of one encoded image, a scalar string, to an input without its batch axis.
-        labels: class names, written as the asset `labels.txt`, one a line.
     """
     module = tf.Module()
     if packed is None:

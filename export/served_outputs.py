@@ -20,11 +20,7 @@ import numpy as np
 def served_outputs(
     path: str | os.PathLike, sample: dict[str, np.ndarray], encoded: bytes
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Outputs by name of a batch, and of an encoded image, from the directory of a version.
-
-    Returns:
-        `sample`, and, if it is a SavedModel with the signature `serve_jpeg`, `encoded`.
-    """
+    """Outputs by name, of a batch under `sample`, and under `encoded` of an image where there is a `serve_jpeg`."""
     for name, outputs_of in (("model.tflite", _lite_outputs), ("model.onnx", _onnx_outputs)):
         if (file := pathlib.Path(path, name)).exists():
             return {"sample": outputs_of(file, sample)}

@@ -13,13 +13,9 @@ def to_tflite(dense: pathlib.Path, calibration: dict[str, np.ndarray] | None = N
     """The contents of a TensorFlow Lite file of a dense SavedModel's `serving_default`.
 
     Args:
-        dense: directory of the SavedModel.
         calibration: a batch of inputs by name that represents what will be served: weights, activations and outputs
             become int8 and inputs uint8, with ranges taken from it; pixels that span 0-255 so stay what they are. None
             for float32. Kernels are quantized by output channel, so that ternary ones lose nothing.
-
-    Raises:
-        ExportError: if TensorFlow Lite has no operation for a part of the network.
     """
     converter = tf.lite.TFLiteConverter.from_saved_model(str(dense), signature_keys=["serving_default"])
     if calibration is not None:

@@ -22,19 +22,10 @@ _BUCKETS = 2**62
 
 
 class PackedKernels(tf.saved_model.experimental.TrackableResource):
-    """Variables that hold unpacked kernels, and the initializer that fills them whenever the SavedModel is loaded.
+    """Variables that hold unpacked, scaled kernels, and the initializer that fills them when the SavedModel is loaded.
 
     The other weights are joined to one constant and one variable for each type, since each constant takes more of the
     graph than its own bytes.
-
-    Args:
-        packed: the kernels.
-        kernels: what comes out, multiplied by their scales.
-        other_weights: arrays of any type and shape that the network uses beside the kernels.
-
-    Attributes:
-        variables: the kernels, multiplied by their scales.
-        joined_variables: the other weights of each type, flat.
     """
 
     def __init__(

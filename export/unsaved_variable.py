@@ -13,11 +13,7 @@ _EXPORT = "_export_to_saved_model_graph"
 
 
 def unsaved_variable(shape: tuple[int, ...], name: str, dtype: str = "float32") -> tf.Variable:
-    """A variable of zeros whose value is not written into checkpoints.
-
-    Raises:
-        RuntimeError: if this version of TensorFlow is not one that this way is known to work with.
-    """
+    """A variable of zeros whose value is not written into checkpoints."""
     variable = tf.Variable(tf.zeros(shape, dtype), trainable=False, name=name)
     if not all(hasattr(variable, method) for method in (*_METHODS, _EXPORT)):
         raise RuntimeError(f"packed exports do not work with TensorFlow {tf.__version__}; export the format dense")

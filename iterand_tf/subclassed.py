@@ -57,15 +57,10 @@ def _units(layer, prefix):
 def with_subnets(
     model: keras.Model, replacement: Callable[[keras.layers.Layer, keras.layers.Layer], Subnet | None]
 ) -> keras.Model:
-    """A copy of a subclassed model with Subnets in the places of some of its `units`.
+    """A copy of a built subclassed model with Subnets in the places of some of its `units`; or CannotCloneError.
 
-    Args:
-        model: a built model without Subnet layers; it is not changed.
-        replacement: gives for a unit of the model, and the built copy of it with its weights, the Subnet that adopts
-            the copy, or None.
-
-    Raises:
-        CannotCloneError: if the model cannot be made again from its configuration.
+    `replacement` gives for a unit of the model, and the built copy of it with its weights, the Subnet that adopts the
+    copy, or None.
     """
     copy = _made_again(model, type(model), model.get_config)
     pairs = zip(units(model).values(), units(copy).values(), strict=True)
@@ -77,20 +72,12 @@ def with_subnets(
 
 
 def without_subnets(model: keras.Model) -> keras.Model:
-    """A copy of a model that `with_subnets` gave, of its first class, with zeros where kernels are pruned.
-
-    Args:
-        model: it is not changed.
-    """
+    """A copy of a model that `with_subnets` gave, of its first class, with zeros where kernels are pruned."""
     return _made_again(model, model.stock_class, super(SubclassedWithSubnets, model).get_config)
 
 
 class SubclassedWithSubnets:
-    """What a model of `with_subnets` adds to its class.
-
-    Attributes:
-        stock_class: the model's class before.
-    """
+    """What a model of `with_subnets` adds to its class, the `stock_class`."""
 
     stock_class: type[keras.Model]
     _subnets: dict[str, dict[str, Any]]

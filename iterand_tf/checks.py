@@ -21,18 +21,7 @@ _LIMITS = {
 
 
 class ArgumentError(ValueError):
-    """An argument has a value that it cannot have.
-
-    Args:
-        name: the argument.
-        wanted: what it must be, a phrase that follows "must be".
-        received: its value.
-
-    Example:
-
-    >>> str(ArgumentError("rate", "at most 1", 2))
-    'rate must be at most 1. Received: rate=2'
-    """
+    """An argument has a value that it cannot have; `wanted` is a phrase that follows "must be"."""
 
     def __init__(self, name: str, wanted: str, received: Any):
         super().__init__(f"{name} must be {wanted}. Received: {name}={received!r}")
@@ -75,14 +64,9 @@ def _check_limits(name, value, limits):
 
 
 def option(default: Any, help_line: str, *, choices: Sequence[str] = (), **limits: float) -> Any:
-    """A field of an `Options` dataclass.
+    """A field of an `Options` dataclass; `limits` are those of `number`.
 
-    Args:
-        default: its value where none is given. A field whose default is None may be None, and nothing else is
-            checked then.
-        help_line: what it does, for people who choose a value.
-        choices: the values that it may have; empty for any.
-        **limits: of a number, as in `number`.
+    A field whose default is None may be None, and nothing else is checked then.
     """
     metadata = {"help": help_line, "choices": tuple(choices), "limits": limits}
     return dataclasses.field(default=default, metadata=metadata)

@@ -31,15 +31,10 @@ def is_graph(layer: object) -> bool:
 
 
 def clone(model: keras.Model, replacement: Callable[[keras.layers.Layer], keras.layers.Layer | None]) -> keras.Model:
-    """A copy of a model, nested models included.
+    """A copy of a built functional or Sequential model, nested models included; or CannotCloneError.
 
-    Args:
-        model: a built functional or Sequential model; it is not changed.
-        replacement: gives what stands for a layer, which the caller gives its weights, or None for a copy of the layer
-            with its weights.
-
-    Raises:
-        CannotCloneError: if a layer cannot be made again from its configuration.
+    `replacement` gives what stands for a layer, which the caller gives its weights, or None for a copy of the layer
+    with its weights.
 
     Example:
 
@@ -83,20 +78,7 @@ def _of_class(copy, model):
 
 
 def copy_of(layer: keras.layers.Layer, **changes: Any) -> keras.layers.Layer:
-    """A layer of the same configuration, without weights.
-
-    Args:
-        layer: or an operation of a functional model.
-        **changes: entries of the configuration to replace.
-
-    Raises:
-        CannotCloneError: if a layer cannot be made again from its configuration.
-
-    Example:
-
-    >>> copy_of(keras.layers.Dense(2), name="other").name
-    'other'
-    """
+    """A copy without weights of a layer, or an operation, with `changes` of its configuration; or CannotCloneError."""
     try:
         copy = type(layer).from_config(layer.get_config() | changes)
     except Exception as error:
@@ -114,22 +96,8 @@ def copy_of(layer: keras.layers.Layer, **changes: Any) -> keras.layers.Layer:
 def copy_weights(source: keras.layers.Layer, target: keras.layers.Layer, but: Collection[int] = ()) -> None:
     """Gives a layer the weights of another one like it, and what else Keras saves of it, such as vocabularies.
 
-    Args:
-        source: a built layer or model. Kernels of Subnet layers inside are copied with zeros where they are pruned.
-        target: a built layer of the same classes and configurations, Subnet layers aside.
-        but: ids of variables of `target` that keep their values.
-
-    Raises:
-        ValueError: if the layers have other variables.
-
-    Example:
-
-    >>> layers = [keras.layers.Dense(1), keras.layers.Dense(1)]
-    >>> for layer in layers:
-    ...     layer.build((None, 2))
-    >>> copy_weights(*layers)
-    >>> bool(keras.ops.all(layers[0].kernel == layers[1].kernel))
-    True
+    Kernels of Subnet layers inside are copied with zeros where they are pruned. Variables of `target` whose ids are in
+    `but` keep their values.
     """
     baked = {id(kernel.variable): kernel.baked() for layer in subnet_layers(source) for kernel in layer.subnet_kernels}
     theirs, ours = ([each for each in all_layers(layer) if not isinstance(each, Subnet)] for layer in (source, target))

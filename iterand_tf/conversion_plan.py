@@ -21,13 +21,7 @@ Choice = float | Method | None
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What becomes of each layer.
-
-    Args:
-        paths: of all layers, by their id.
-        methods: of the layers to convert, by their id.
-        left: the paths of those that are left as they are, by the reason.
-    """
+    """What becomes of each layer: paths and methods by its id, and by the reason the paths of those that are left."""
 
     paths: dict[int, str]
     methods: dict[int, Method]

@@ -16,13 +16,7 @@ Replacement = Callable[[Any, Any, Any, int], Any]
 
 
 def fresh(kernel: Any, mask: Any, fresh_kernel: Any, seed: int) -> Any:
-    """The new draw (Chijiwa et al., NeurIPS 2021, algorithm 1).
-
-    Example:
-
-    >>> fresh(1.0, 0.0, 7.0, seed=0)
-    7.0
-    """
+    """The new draw (Chijiwa et al., NeurIPS 2021, algorithm 1)."""
     return fresh_kernel
 
 
@@ -34,11 +28,6 @@ def recycled(kernel: Any, mask: Any, fresh_kernel: Any, seed: int) -> Any:
 
     Reference:
         After Gorbett and Whitley, "Randomly Initialized Subnetworks with Iterative Weight Recycling", 2023.
-
-    Example:
-
-    >>> recycled([5.0, 6.0, 5.0], [1.0, 0.0, 1.0], [7.0, 8.0, 9.0], seed=0).numpy().tolist()
-    [5.0, 5.0, 5.0]
     """
     kept = np.flatnonzero(ops.convert_to_numpy(mask))
     if not kept.size:
@@ -50,18 +39,9 @@ def recycled(kernel: Any, mask: Any, fresh_kernel: Any, seed: int) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Blended:
-    """`old` times the entry plus `new` times its new draw.
+    """`old` times the entry plus `new` times its new draw; both are numbers of at least 0.
 
     Where `old ** 2 + new ** 2` is 1, as by default, the values keep their variance.
-
-    Args:
-        old: factor of the entry, a number of at least 0.
-        new: factor of its new draw, a number of at least 0.
-
-    Example:
-
-    >>> float(Blended(old=0.5, new=0.5)(1.0, 0.0, 7.0, seed=0))
-    4.0
     """
 
     old: float = math.sqrt(0.5)
@@ -96,13 +76,8 @@ class RerandomizationSchedule:
             (kernel, mask, fresh_kernel, seed), such as `Blended(old=0.9, new=0.1)`.
         last_step: no re-randomization happens after this step; None for no end.
 
-    Raises:
-        ValueError: if an argument is out of range.
-
     Example:
 
-    >>> list(RerandomizationSchedule(period=300, rate=0.1).steps_between(299, 900))
-    [300, 600, 900]
     >>> schedule = RerandomizationSchedule(lambda step: 100 + step, rate=0.1, last_step=800)
     >>> list(schedule.steps_between(0, 10_000))
     [100, 300, 700]
@@ -130,11 +105,7 @@ class RerandomizationSchedule:
         return self.mode if callable(self.mode) else MODES[self.mode]
 
     def rate_at(self, step: int) -> float:
-        """The probability at an event after a step.
-
-        Raises:
-            ValueError: if the function that was given as `rate` gives none.
-        """
+        """The probability at an event after a step."""
         rate = float(np.asarray(self.rate(step))) if callable(self.rate) else self.rate
         return checks.number("rate", rate, minimum=0, maximum=1)
 
@@ -153,35 +124,16 @@ class RerandomizationSchedule:
 
 
 def redrawn_entries(mask: Any, rate: float, seed: int) -> Any:
-    """Boolean tensor of the shape of `mask`: each pruned entry (mask 0) independently with probability `rate`.
-
-    Example:
-
-    >>> redrawn_entries([1.0, 0.0], rate=1.0, seed=0).numpy().tolist()
-    [False, True]
-    """
+    """Boolean tensor of the shape of `mask`: each pruned entry (mask 0) independently with probability `rate`."""
     mask = ops.convert_to_tensor(mask)
     chosen = keras.random.uniform(mask.shape, seed=seed, dtype="float32") < rate
     return ops.logical_and(mask == 0, chosen)
 
 
 def rerandomize(kernel: Any, mask: Any, fresh_kernel: Any, rate: float, seed: int) -> Any:
-    """Replaces each pruned entry of `kernel` by that of `fresh_kernel` with probability `rate`.
+    """Replaces each pruned entry of `kernel` (mask 0) by that of `fresh_kernel` with probability `rate`.
 
-    Args:
-        kernel: the frozen kernel.
-        mask: 0/1 tensor of the same shape, 1 = kept.
-        fresh_kernel: a new draw of the same shape and dtype.
-        rate: probability in [0, 1].
-        seed: whole number of at least 0; the same seed re-draws the same entries.
-
-    Returns:
-        A tensor like `kernel`. Kept entries come back bit for bit.
-
-    Example:
-
-    >>> rerandomize([1.0, 2.0], [1.0, 0.0], [7.0, 8.0], rate=1.0, seed=0).numpy().tolist()
-    [1.0, 8.0]
+    Kept entries come back bit for bit; the same seed re-draws the same entries.
     """
     kernel = ops.convert_to_tensor(kernel)
     return ops.where(redrawn_entries(mask, rate, seed), fresh_kernel, kernel)

@@ -21,12 +21,7 @@ def fold(seed: int, *parts: int | str) -> int:
 
 
 def make_seed(seed: int | None) -> int:
-    """Returns `seed`, or where it is None one drawn from Python's generator, which
-    `keras.utils.set_random_seed` controls.
-
-    Raises:
-        ValueError: if `seed` is neither None nor a whole number of at least 0.
-    """
+    """`seed`, or where it is None one from Python's generator, which `keras.utils.set_random_seed` controls."""
     if seed is None:
         return random.randrange(2**31)
     return checks.whole_number("seed", seed, minimum=0)

@@ -25,11 +25,7 @@ class LayerSparsity:
 
 @dataclasses.dataclass(frozen=True)
 class SparsityReport:
-    """The layers in the model's order, their totals, and as `str()` a table of both.
-
-    Args:
-        layers: one entry a Subnet layer.
-    """
+    """The Subnet layers in the model's order, their totals, and as `str()` a table of both."""
 
     layers: tuple[LayerSparsity, ...]
 

@@ -25,10 +25,6 @@ def units(layer: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, ke
     Layers of Keras are such parts, also those that hold others, such as LSTM. A layer of the user's own is looked into,
     unless it has variables of its own.
 
-    Args:
-        layer: a subclassed model or layer.
-        prefix: of the paths.
-
     Example:
 
     >>> class Model(keras.Model):
@@ -50,15 +46,10 @@ def units(layer: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, ke
 def with_subnets(
     model: keras.Model, replacement: Callable[[keras.layers.Layer, keras.layers.Layer], Subnet | None]
 ) -> keras.Model:
-    """A copy of a subclassed model with Subnets in the places of some of its `units`.
+    """A copy of a built subclassed model with Subnets in the places of some of its `units`; or CannotCloneError.
 
-    Args:
-        model: a built model without Subnet layers; it is not changed.
-        replacement: gives for a unit of the model, and the built copy of it with its weights, the Subnet that adopts
-            the copy, or None.
-
-    Raises:
-        CannotCloneError: if the model cannot be made again from its configuration.
+    `replacement` gives for a unit of the model, and the built copy of it with its weights, the Subnet that adopts the
+    copy, or None.
     """
     copy = _made_again(model, type(model), model.get_config)
     pairs = zip(units(model), units(copy), strict=True)
@@ -70,20 +61,12 @@ def with_subnets(
 
 
 def without_subnets(model: keras.Model) -> keras.Model:
-    """A copy of a model that `with_subnets` gave, of its first class, with zeros where kernels are pruned.
-
-    Args:
-        model: it is not changed.
-    """
+    """A copy of a model that `with_subnets` gave, of its first class, with zeros where kernels are pruned."""
     return _made_again(model, model.stock_class, super(SubclassedWithSubnets, model).get_config)
 
 
 class SubclassedWithSubnets:
-    """What a model of `with_subnets` adds to its class.
-
-    Attributes:
-        stock_class: the model's class before.
-    """
+    """What a model of `with_subnets` adds to its class, the `stock_class`."""
 
     stock_class: type[keras.Model]
     _subnets: dict[str, dict[str, Any]]

@@ -105,11 +105,7 @@ class RerandomizationSchedule:
         return self.mode if callable(self.mode) else MODES[self.mode]
 
     def rate_at(self, step: int) -> float:
-        """The probability at an event after a step.
-
-        Raises:
-            ValueError: if the function that was given as `rate` gives none.
-        """
+        """The probability at an event after a step."""
         rate = self.rate(step) if callable(self.rate) else self.rate
         if hasattr(rate, "__array__") and np.asarray(rate).dtype.kind == "f":
             # Schedules of Keras give tensors.

@@ -13,9 +13,6 @@ from iterand_tf.layers import built_subnet_layers
 class EpochMasks:
     """The masks of all Subnet layers of a model, kept on the device.
 
-    Args:
-        model: its layers that have been built count.
-
     Example:
 
     >>> import iterand_tf

@@ -5,12 +5,9 @@ from keras import ops
 
 
 class OptimizerSteps:
-    """Counts the optimizer's steps through an epoch of `model.fit`.
+    """Counts the optimizer's steps through an epoch of `model.fit`, which begins now.
 
     With gradient accumulation, several batches are one step.
-
-    Args:
-        model: that is fit; the epoch begins now.
     """
 
     def __init__(self, model: keras.Model):
@@ -20,11 +17,7 @@ class OptimizerSteps:
         self.at_begin = current_step(model)
 
     def after(self, batch: int) -> int:
-        """The steps done when a batch of the epoch ends.
-
-        Args:
-            batch: its number in the epoch, as callbacks get it.
-        """
+        """The steps done when a batch of the epoch, numbered as callbacks get it, ends."""
         if keras.backend.backend() != "jax":
             return current_step(self._model)
         # To read the optimizer there would take all variables out of the compiled loop, in each step.

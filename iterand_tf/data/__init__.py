@@ -76,20 +76,9 @@ def load_test(
     """Loads only what a network is tested on, the test part of `load`'s result.
 
     Args:
-        dataset: as in `load`.
-        data_dir: as in `load`.
         image_size: the `image_size` of the `Splits` that `load` gave.
-        test_split: as in `load`.
         class_names: the class names of those `Splits`, where they are known; a folder of training images need not be
             there then.
-
-    Raises:
-        DataError: if the test part is missing or broken.
-
-    Example:
-
-    >>> load_test("digits").test.num_examples
-    360
     """
     with reading(dataset):
         if dataset.startswith(_FOLDER):

@@ -129,8 +129,6 @@ class EncodedExamples:
         read: function of an integer seed tensor of shape (2,), or of None for the stored order, that gives all
             records in an order that is a function of the seed.
         parse: function of a record that gives its encoded image and label.
-        num_examples: how many records `read` gives.
-        image_size: pixels of the square result.
     """
 
     read: Callable[[tf.Tensor | None], tf.data.Dataset]

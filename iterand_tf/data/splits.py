@@ -56,9 +56,6 @@ class Splits(EvaluationSplit):
     """What a run trains on, chooses by and reports.
 
     Args:
-        test, class_names, sources: as in `EvaluationSplit`.
-        train: the examples to train on.
-        validation: the examples to validate on, or None when nothing is held out.
         image_size: pixels of the square that images are resized to as they are read; 0 where they are in memory.
         notes: what a user should know of how the parts came about, a sentence each.
     """
@@ -96,7 +93,6 @@ class Stored:
     """A dataset as it is stored.
 
     Args:
-        class_names: by label.
         parts: "train", and where the dataset brings them "test" and "validation".
         notes: what a user should know of them, a sentence each.
     """

@@ -134,9 +134,6 @@ class _Part:
     """Examples of a prepared dataset.
 
     Args:
-        builder: TFDS's.
-        image: key of the images in its examples.
-        label: key of the labels.
         split: in TFDS's language.
         decoded: gives all of the split's examples, reading them once.
         indices: which of the split's examples, in the stored order; None for all.

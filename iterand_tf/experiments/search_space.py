@@ -41,9 +41,7 @@ def point_flags(values: dict[str, Any]) -> list[str]:
 def make_space(options: SweepConfig, configure: Configure) -> Space:
     """The points that `--grid` or `--search` ask for.
 
-    Args:
-        options: the options of the sweep.
-        configure: makes the configuration of the command line and more flags. It raises UserError for wrong ones.
+    `configure` makes the configuration of the command line and more flags, and raises UserError for wrong ones.
     """
     if bool(options.grid) == bool(options.search):
         raise UserError("--mode=sweep needs --grid=FLAG=V1,V2 or --search=FLAG=LOW:HIGH, and not both.")

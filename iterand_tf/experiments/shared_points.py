@@ -58,11 +58,8 @@ class LostClaimError(Exception):
 class SharedPoints:
     """The points of a sweep and their states.
 
-    Args:
-        study: Optuna's study, from `open_study`.
-        space: the points.
-        make_sampler: makes the sampler that chooses the values of the point with this index.
-        patience: after so many seconds without a sign a process counts as lost.
+    A process without a sign for `patience` seconds counts as lost. `make_sampler` makes the sampler that chooses the
+    values of the point with an index.
     """
 
     def __init__(
@@ -130,8 +127,7 @@ class SharedPoints:
     def free_lost(self, is_free: Callable[[str], bool]) -> list[str]:
         """Frees the points of processes that have given no sign for too long, by this process's own clock.
 
-        Args:
-            is_free: says for the name of a point whether no process trains in its directory.
+        `is_free` says for the name of a point whether no process trains in its directory.
         """
         freed = []
         for name, trial in self._counting_trials().items():

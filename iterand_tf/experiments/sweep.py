@@ -35,12 +35,7 @@ BUSY_SECONDS = 60
 def sweep(options: SweepConfig, configure: Configure, command: Sequence[str]) -> None:
     """Runs the points of a sweep together with all other processes that do the same, until all are done.
 
-    Each point is a run in MODEL_DIR/POINT. Its output is in MODEL_DIR/POINT.log.
-
-    Args:
-        options: the options of the sweep.
-        configure: makes the configuration of the command line and more flags.
-        command: starts main.py.
+    Each point is a run in MODEL_DIR/POINT. Its output is in MODEL_DIR/POINT.log. `command` starts main.py.
     """
     config = configure([])
     space = make_space(options, configure)

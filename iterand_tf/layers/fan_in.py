@@ -18,11 +18,6 @@ def reduction_axes(layer: keras.layers.Layer, name: str, shape: tuple[int, ...])
     - `EinsumDense`: the axes that are missing in the output of its equation.
     - Embeddings `(tokens, features)`: none, since an output is one entry.
 
-    Args:
-        layer: that the kernel belongs to.
-        name: of the kernel.
-        shape: of the kernel.
-
     Example:
 
     >>> reduction_axes(keras.layers.Conv2D(8, 3), "kernel", (3, 3, 16, 8))
@@ -49,20 +44,8 @@ def fan_in(layer: keras.layers.Layer, name: str, shape: tuple[int, ...]) -> int:
     That is the product of the sizes of the `reduction_axes`; a recurrent kernel's is the number of units. An output of
     a transposed convolution sees every stride-th place of the window alone: the product over its strides, rounded up.
 
-    Args:
-        layer: that the kernel belongs to.
-        name: of the kernel.
-        shape: of the kernel.
-
     Reference:
         He et al., ICCV 2015, section 2.2.
-
-    Example:
-
-    >>> fan_in(keras.layers.Conv2D(8, 3), "kernel", (3, 3, 16, 8))
-    144
-    >>> fan_in(keras.layers.Conv2DTranspose(8, 4, strides=2), "kernel", (4, 4, 8, 16))
-    64
     """
     inputs = math.prod(shape[axis] for axis in reduction_axes(layer, name, shape))
     strides = math.prod(layer.strides) if isinstance(layer, _TRANSPOSED) else 1

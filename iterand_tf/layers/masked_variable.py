@@ -18,11 +18,7 @@ _scope = threading.local()
 
 @contextlib.contextmanager
 def reading_as(values: dict[int, Any]) -> Iterator[None]:
-    """Within the scope, masked variables read as other tensors; the outermost scope that names a variable decides.
-
-    Args:
-        values: tensors by the id of the variable that they stand for.
-    """
+    """Within the scope masked variables, by their ids, read as `values`; the outermost scope that names one decides."""
     before = getattr(_scope, "values", {})
     _scope.values = values | before
     try:
@@ -37,14 +33,9 @@ def reads_as(variable: keras.Variable) -> Any:
 
 
 def make_masked(variable: keras.Variable, is_frozen: bool) -> None:
-    """Lets `reading_as` say what a variable reads as.
+    """Lets `reading_as` say what a variable reads as, which stays the same object; ValueError if it is masked already.
 
-    Args:
-        variable: it stays the same object, so its layer notices nothing.
-        is_frozen: whether the variable stays untrained, also when a layer or model that holds it is unfrozen.
-
-    Raises:
-        ValueError: if another Subnet masks the variable already.
+    With `is_frozen` it stays untrained, also when a layer or model that holds it is unfrozen.
     """
     if is_masked(variable):
         raise ValueError(
@@ -65,12 +56,7 @@ def is_masked(variable: keras.Variable) -> bool:
 
 
 def initialize(variable: keras.Variable, draw: Callable[[], Any]) -> None:
-    """Gives a variable its first value, now or, where Keras builds a model without computing, when it has one.
-
-    Args:
-        variable: whose layer has just been built, or long before.
-        draw: gives the value.
-    """
+    """Gives a variable its first value, now or, where Keras builds a model without computing, when it has one."""
     if variable._value is None:
         variable._initializer = lambda shape, dtype: draw()
     else:

@@ -9,11 +9,7 @@ import keras
 def take_over(layer: keras.layers.Layer) -> None:
     """Keeps a layer inside a Subnet from computing with another kernel than the masked one.
 
-    Args:
-        layer: that a Subnet adopts, or one inside of it.
-
-    Raises:
-        ValueError: if the layer is quantized, or has LoRA enabled.
+    A layer that is quantized or has LoRA enabled is refused.
     """
     if getattr(layer, "lora_enabled", False):
         _refuse("enable_lora", layer.name)

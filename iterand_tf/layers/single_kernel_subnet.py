@@ -18,13 +18,8 @@ class SingleKernelSubnet(Subnet):
     """A `Subnet` of a layer with one kernel, which takes the arguments of that layer itself.
 
     Args:
-        stock: the stock layer.
         layer: what computes, where that is not the stock layer alone.
         given: the names of the stock layer's arguments that were passed by name.
-        sparsity: as in `Subnet`.
-        method: as in `Subnet`.
-        seed: as in `Subnet`.
-        **kwargs: `name`, `dtype` and `trainable`.
     """
 
     def __init__(

@@ -48,12 +48,7 @@ def set_sparsity(model: keras.layers.Layer, sparsity: float) -> None:
 
 
 def resume_sparsity(model: keras.layers.Layer, sparsity: float) -> None:
-    """`set_sparsity` for a model that may have that sparsity already: then kernels keep the shares that they have.
-
-    Args:
-        model: as in `set_sparsity`.
-        sparsity: as in `set_sparsity`.
-    """
+    """`set_sparsity` for a model that may have that sparsity already: then kernels keep the shares that they have."""
     kernels = _ranked_together(model)
     before = [kernel.num_kept for kernel in kernels]
     set_sparsity(model, sparsity)
@@ -63,14 +58,7 @@ def resume_sparsity(model: keras.layers.Layer, sparsity: float) -> None:
 
 
 def share_kept(model: keras.layers.Layer) -> None:
-    """Shares out what is kept among the kernels with `mask="global"`, by one ranking over all of them.
-
-    Args:
-        model: with or without such kernels.
-
-    Raises:
-        ValueError: if their sparsities differ.
-    """
+    """Shares out what is kept among the kernels with `mask="global"`, by one ranking over all of them."""
     kernels = _ranked_together(model)
     if not kernels:
         return

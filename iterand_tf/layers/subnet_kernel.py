@@ -18,31 +18,19 @@ from iterand_tf.rerandomization import Replacement, rerandomize
 class SubnetKernel:
     """A kernel, what its entries are ranked by, and what is counted about its draws.
 
-    `Subnet` makes one for each kernel of its layer.
+    `Subnet` makes one for each kernel of its layer. The variable becomes a masked one; a method that freezes kernels
+    draws it anew.
 
     Args:
-        variable: the kernel. It becomes a masked variable; a method that freezes kernels draws it anew.
-        owner: the layer whose variable it is.
-        method: which entries are kept.
-        seed: of all draws of the Subnet layer.
         identity: distinguishes this kernel's draws from those of other kernels of the same seed.
-        add_weight: makes a weight of the Subnet layer, as `keras.layers.Layer.add_weight` does, of the name, shape,
-            initializer, dtype and `trainable` that it is given.
+        add_weight: makes a weight of the Subnet layer, as `keras.layers.Layer.add_weight` does.
 
     Attributes:
-        name: of the variable, such as `"recurrent_kernel"`.
-        shape: of the kernel.
-        method: which entries are kept; `set_method` changes it.
-        fan_in: inputs that an output sums over, see `fan_in.fan_in`.
-        variable: the kernel.
         scores: the float32 variable of the kernel's shape, or None where the kernel itself is ranked.
         kept: integer variable, how many entries the mask keeps.
         num_draws: integer variable, how many draws the kernel has entries of: 1 for the first kernel, and one more for
             each re-randomization.
         rerandomized_at: integer variable, the training step after which the newest re-randomization happened.
-
-    Raises:
-        ValueError: if the mask does not fit the kernel.
     """
 
     def __init__(
@@ -121,11 +109,7 @@ class SubnetKernel:
         return ops.where(mask == 1, values, ops.zeros_like(values))
 
     def draw(self, number: int) -> Any:
-        """Draw `number` of the kernel, 0 for the first: a float32 tensor, a function of (seed, kernel, number).
-
-        Args:
-            number: whole number of at least 0; `num_draws` of them have been made so far.
-        """
+        """Draw `number` of the kernel, 0 for the first: a float32 tensor, a function of (seed, kernel, number)."""
         return self.method.first_kernel(self.shape, self.fan_in, self.seed_of_draw(number))
 
     def seed_of_draw(self, number: int) -> int:

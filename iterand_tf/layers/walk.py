@@ -13,9 +13,6 @@ def all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     own, are found in its attributes, in lists, tuples and dictionaries there too, in the order in which they were
     assigned.
 
-    Args:
-        layer: a model or a layer.
-
     Example:
 
     >>> inner = keras.Sequential([keras.layers.Dense(1, name="a"), keras.layers.Dense(1, name="b")], name="inner")

@@ -18,12 +18,9 @@ _ANSWER = 1.0
 
 
 def wait_for_workers(addresses: list[str], own: int, patience: float = 3600.0) -> None:
-    """Returns when all workers have been started.
+    """Returns when all workers have been started, or raises an error after `patience` seconds.
 
-    Args:
-        addresses: host:port of each, the leader's first.
-        own: number of this worker.
-        patience: seconds.
+    `addresses` are host:port of each, the leader's first.
     """
     missing = dict.fromkeys(addresses[1:] if own == 0 else addresses[:1])
     deadline = time.monotonic() + patience

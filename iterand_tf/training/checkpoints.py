@@ -69,11 +69,7 @@ class Checkpoints:
 class TrainingState:
     """The state of a run in memory, and its way to and from the checkpoints; the model's optimizer must be built.
 
-    Attributes:
-        epoch: epochs done.
-        batch: steps done in the epoch after those.
-        best_accuracy: the best validation accuracy so far; -1 before the first.
-        seconds: spent in training.
+    `batch` counts the steps done after `epoch` whole epochs; `best_accuracy` is -1 before the first validation.
     """
 
     def __init__(self, model: keras.Model, checkpoints: Checkpoints, rerandomize: Rerandomize | None = None):

@@ -45,7 +45,6 @@ class SaveState(keras.callbacks.Callback):
     Args:
         best_model: the file of the best network by `val_accuracy`; without validation, of the last.
         checkpoint_steps: steps between two checkpoints inside an epoch; 0 for none.
-        writes: whether this process writes files.
         should_stop: number of the signal that asks the run to stop, or None; called after each step.
         final_sparsity_step: networks before this step are less sparse than what is asked for, and never the best.
     """

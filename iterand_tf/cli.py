@@ -63,13 +63,7 @@ def define_flags() -> flags.FlagValues:
 
 
 def program(started: str) -> str:
-    """The command line's name, as its user types it.
-
-    Example:
-
-    >>> program("/home/me/iterand_tf/main.py"), program("/usr/bin/iterand-tf")
-    ('python main.py', 'iterand-tf')
-    """
+    """The command line's name, as its user types it."""
     name = pathlib.Path(started).name
     return {"main.py": "python main.py", "__main__.py": "python -m iterand_tf"}.get(name, name)
 

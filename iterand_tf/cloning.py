@@ -25,13 +25,7 @@ class CannotCloneError(ValueError):
 
 
 def is_graph(layer: object) -> bool:
-    """Whether it is a functional or Sequential model, whose structure is known.
-
-    Example:
-
-    >>> is_graph(keras.Sequential()), is_graph(keras.layers.Dense(1))
-    (True, False)
-    """
+    """Whether it is a functional or Sequential model, whose structure is known."""
     return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
 
 

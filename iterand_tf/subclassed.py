@@ -26,15 +26,6 @@ def units(layer: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
 
     Layers of Keras are such parts, also those that hold others, such as LSTM. A layer of the user's own is looked into,
     unless it has variables of its own. Where paths would be equal, later ones get a number.
-
-    Example:
-
-    >>> class Model(keras.Model):
-    ...     def __init__(self):
-    ...         super().__init__()
-    ...         self.blocks = [keras.layers.Dense(2, name="first"), keras.layers.Dense(1, name="first")]
-    >>> list(units(Model()))
-    ['first', 'first_1']
     """
     once = {id(inner): (path, inner) for path, inner in reversed(list(_units(layer, "")))}
     found: dict[str, keras.layers.Layer] = {}

@@ -11,18 +11,7 @@ from iterand_tf.layers import built_subnet_layers
 
 
 class EpochMasks:
-    """The masks of all Subnet layers of a model, kept on the device.
-
-    Example:
-
-    >>> import iterand_tf
-    >>> model = keras.Sequential([keras.Input((4,)), iterand_tf.SubnetDense(1, seed=0)])
-    >>> masks = EpochMasks(model)
-    >>> model.layers[0].scores.assign(-model.layers[0].scores)  # doctest: +ELLIPSIS
-    <...>
-    >>> masks.flip_ratio(EpochMasks(model))
-    1.0
-    """
+    """The masks of all Subnet layers of a model, kept on the device."""
 
     def __init__(self, model: keras.Model):
         kernels = [kernel for layer in built_subnet_layers(model) for kernel in layer.subnet_kernels]

@@ -310,12 +310,5 @@ def subnet_layers(model: keras.layers.Layer) -> list[Subnet]:
 
 
 def built_subnet_layers(model: keras.layers.Layer) -> list[Subnet]:
-    """Those of `subnet_layers` that have been built: a layer that no call has used has no kernel.
-
-    Example:
-
-    >>> import iterand_tf
-    >>> len(built_subnet_layers(keras.Sequential([iterand_tf.SubnetDense(2)])))
-    0
-    """
+    """Those of `subnet_layers` that have been built: a layer that no call has used has no kernel."""
     return [layer for layer in subnet_layers(model) if layer.built]

@@ -24,14 +24,7 @@ def all_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
 
 
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """The variables of a layer but for those of the layers inside it, in its order.
-
-    Example:
-
-    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    >>> len(own_variables(model)), len(own_variables(model.layers[0]))
-    (0, 2)
-    """
+    """The variables of a layer but for those of the layers inside it, in its order."""
     of_others = {id(variable) for inner in inner_layers(layer) for variable in inner.variables}
     return [variable for variable in layer.variables if id(variable) not in of_others]
 
@@ -46,14 +39,7 @@ def _walk(layer, seen):
 
 
 def inner_layers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    """The layers that a layer holds itself, each once, those inside of them left out.
-
-    Example:
-
-    >>> wrapper = keras.layers.TimeDistributed(keras.layers.TimeDistributed(keras.layers.Dense(1, name="a")))
-    >>> [type(layer).__name__ for layer in inner_layers(wrapper)]
-    ['TimeDistributed']
-    """
+    """The layers that a layer holds itself, each once, those inside of them left out."""
     held: Any = vars(layer)
     if isinstance(layer, keras.Model):
         # Its layers in their order, and then others that it holds in attributes of its own.

@@ -194,7 +194,7 @@ def refuse_sweep_flags(values: flags.FlagValues) -> None:
     """Raises UserError if a flag was given that a single run would leave out without a word."""
     for field in dataclasses.fields(SweepConfig):
         if values[field.name].present:
-            raise UserError(f"--{field.name} is of --mode=sweep; give that, or leave it out.")
+            raise UserError(f"--{field.name} only works with --mode=sweep.")
 
 
 def run_sweep(argv: list[str], values: flags.FlagValues) -> None:

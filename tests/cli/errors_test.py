@@ -118,7 +118,7 @@ BAD_INPUT = [
     (["--batch_size=0"], 1, "--batch_size must be at least 1"),
     (["--mode=sing"], 1, "mode"),
     (["--export_dir=e", "--export_format=onnx", "--precision=mixed_bfloat16"], 1, "onnx has no bfloat16; train with"),
-    (["--grid=seed=1,2"], 1, "--grid only works with --mode=sweep; give that, or leave it out"),
+    (["--grid=seed=1,2"], 1, "--grid only works with --mode=sweep."),
     (["--sweep_dry_run", "--mode=evaluate", "--model_dir=RUN"], 1, "--sweep_dry_run only works with --mode=sweep"),
     (["--tflite_int8"], 1, "--tflite_int8 goes with --export_format=tflite only"),
 ]

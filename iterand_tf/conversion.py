@@ -233,11 +233,6 @@ def bake(model: keras.Model) -> keras.Model:
 
 def _take_weights(subnet, layer, kernels):
     """Gives a Subnet the weights of the layer that it stands for, but for the kernels that are drawn."""
-    if not subnet.subnet_kernels:
-        raise ValueError(
-            f"the kernels of the layer {layer.name} are frozen inside of it, so they are not masked; exclude it. "
-            f"Received: layer of class {type(layer).__name__}"
-        )
     for ours, theirs in zip(all_layers(subnet.layer), all_layers(layer), strict=False):
         if ours.trainable != theirs.trainable:
             raise ValueError(

@@ -22,7 +22,7 @@ class SparsityScheduler(keras.callbacks.Callback):
     Layers with N:M masks need a sparsity of at least `1 - N / M` from the first step on.
 
     Kernels with `mask="global"` are ranked together at the same events, also where the schedule gives the same number
-    again: `SparsityScheduler(0.8, frequency=100)` shares out anew every 100 steps.
+    again: `SparsityScheduler(0.8, frequency=100)` shares out again every 100 steps.
 
     Args:
         schedule: a sparsity in [0, 1), a function of the step that gives one, or a pruning schedule of
@@ -79,7 +79,7 @@ class SparsityScheduler(keras.callbacks.Callback):
         self._apply([step for step in range(previous + 1, self._step + 1) if step % self._frequency == 0])
 
     def _apply(self, events):
-        """Does what the schedule says for steps, of which the last one counts."""
+        """Applies what the schedule says for the last of these steps."""
         values = [value for step in events if (value := self._value(step)) is not None]
         if not values:
             return
@@ -99,7 +99,7 @@ class SparsityScheduler(keras.callbacks.Callback):
         self._sparsity = value
 
     def _value(self, step):
-        """The sparsity from a step on; None for that of the step before."""
+        """The sparsity from a step on; None to keep the one before."""
         value = self._schedule(step) if callable(self._schedule) else self._schedule
         if isinstance(value, tuple):
             prunes, value = value
